@@ -114,7 +114,7 @@ def machine() -> str:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str] = ()) -> None:
-    """Put rows into a CSV in place of those that agree in the `key` columns (of all, without a key); never half a file."""
+    """Put rows into a CSV in place of those that agree in the `key` columns (no key: of all); never half a file."""
     old: list[Mapping[str, Any]] = []
     if key and path.exists():
         new = {tuple(str(row[k]) for k in key) for row in rows}
