@@ -1,0 +1,159 @@
+"""What every run beside a rival shares: one thread, the same windows of text, one clock, one way to count bytes.
+
+Imported first, before torch, in the environment of whichever rival is running; needs nothing but torch, transformers
+and safetensors. One thread because two OpenMP threads are slower than one on a small shared machine, and because CPU
+seconds of one thread compare between tools.
+"""
+
+from __future__ import annotations
+
+import os
+
+THREADS = int(os.environ.get("RIVAL_THREADS", "1"))
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = str(THREADS)
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import gzip  # noqa: E402
+import json  # noqa: E402
+import math  # noqa: E402
+import platform  # noqa: E402
+import re  # noqa: E402
+import resource  # noqa: E402
+import struct  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+torch.set_num_threads(THREADS)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> str:
+    """The text of a file, gzipped or not; form feeds between documents become an empty line."""
+    raw = path.read_bytes()
+    return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").replace("\f", "")
+
+
+def text_name(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def windows(tokenizer: Any, path: Path, count: int, length: int, extra: int = 0) -> Tensor:
+    """`count` windows of `length + extra` tokens, starting at multiples of `length`, spread evenly over the text.
+
+    No special tokens in between. Everybody calibrates and is scored on what this returns.
+    """
+    ids = torch.tensor(tokenizer(read(path), add_special_tokens=False, verbose=False)["input_ids"])
+    total = (len(ids) - extra) // length
+    if total < 1:
+        raise SystemExit(f"{path} has {len(ids)} tokens, fewer than one window of {length + extra}")
+    take = [int((i + 0.5) * total / count) for i in range(count)] if count < total else list(range(total))
+    return torch.stack([ids[j * length : j * length + length + extra] for j in take])
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def load(folder: Path | str, dtype: str = "float32") -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype)).eval()
+
+
+def load_tokenizer(folder: Path | str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The linear layers inside the blocks: what people mean by a "4-bit model", and what rivals' figures count."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and re.search(r"\.\d+\.", name):
+            yield name, module
+
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def headers(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name to {dtype, shape, data_offsets} of every tensor in the folder's safetensors files."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with open(file, "rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            found |= json.loads(opened.read(size))
+    found.pop("__metadata__", None)
+    return found
+
+
+def stored(folder: Path, original: Path) -> tuple[float, int]:
+    """(bits per weight over the linears of the blocks, bytes of all safetensors files on disk, headers included).
+
+    A linear is a matrix of the original inside a numbered block; every tensor that the folder keeps under its name
+    counts for it: codes, scales, zeros, shapes, indices. Its bias does not.
+    """
+    was = headers(original)
+    inside = {n.removesuffix(".weight"): h for n, h in was.items() if len(h["shape"]) > 1 and re.search(r"\.\d+\.", n)}
+    weights = sum(math.prod(h["shape"]) for h in inside.values())
+    payload = 0
+    for name, header in headers(folder).items():
+        stem, _, last = name.rpartition(".")
+        if last != "bias" and (stem in inside or name in inside):
+            payload += header["data_offsets"][1] - header["data_offsets"][0]
+    return 8 * payload / weights, sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+
+
+def settle(folder: Path, original: Path) -> None:
+    """Rewrite every float32 tensor of a saved folder in the original's own dtype.
+
+    Runs are in float32 because half precision is slow on a CPU, and some tools then write scales and embeddings in
+    float32. Nobody would ship that, so their bytes are not counted that way.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    name = json.loads((original / "config.json").read_text()).get("dtype") or "float16"
+    dtype = getattr(torch, name)
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            about = opened.metadata()
+            tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+        save_file({k: t.to(dtype) if t.dtype == torch.float32 else t for k, t in tensors.items()}, file, about)
+    config = folder / "config.json"
+    if config.exists():
+        settings = json.loads(config.read_text()) | {"dtype": name}
+        config.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+# --- time, memory, machine -------------------------------------------------------------------------------------------
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process, all its threads and its finished children."""
+    spent = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(r.ru_utime + r.ru_stime for r in spent)
+
+
+def peak_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine() -> dict[str, Any]:
+    """When and on what: the columns every row begins with."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = re.findall(r"model name\s*:\s*(.+)", info.read_text())
+        cpu = models[0] if models else cpu
+    return {"date": time.strftime("%Y-%m-%d"), "cpu": cpu, "cores": os.cpu_count(), "threads": THREADS}
