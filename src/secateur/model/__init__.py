@@ -1,0 +1,1 @@
+"""The patient: what is on disk, what can be cut, and how to run and watch it block by block."""

@@ -1,0 +1,54 @@
+"""One small table per architecture: what its runtime fuses (and must be cut alike), and what is never cut.
+
+A table is a file here with a `FAMILY`; nothing else names it. The names are module paths relative to a block. What no
+table knows goes by `GENERIC`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+
+
+@dataclass(frozen=True)
+class Group:
+    """Linear layers of a block that see the same input and that runtimes run as one matrix."""
+
+    name: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """`types` are the config's `model_type`s. `same_input`: a group's members share one input statistic."""
+
+    types: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
+    routers: tuple[str, ...] = ()
+    same_input: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.types[0]
+
+
+QKV = Group("self_attn.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"))
+GATE_UP = Group("mlp.gate_up", ("mlp.gate_proj", "mlp.up_proj"))
+
+#: for architectures without a table: the usual names are still cut alike, but nothing is assumed about their inputs
+GENERIC = Family(
+    types=("generic",),
+    groups=(QKV, GATE_UP),
+    routers=("mlp.gate", "mlp.router", "router", "shared_expert_gate"),
+    same_input=False,
+)
+
+
+def family(model_type: str) -> Family:
+    """The table of an architecture, or `GENERIC`."""
+    for found in iter_modules(__path__):
+        table = import_module(f"{__name__}.{found.name}").FAMILY
+        if model_type in table.types:
+            return table
+    return GENERIC

@@ -1,0 +1,130 @@
+"""The network without its weights, and its weights block by block.
+
+The skeleton has every parameter on the meta device (it takes no memory) and every buffer for real: rotary frequencies
+and embedding scales are computed when a module is built and are not on disk, so they must never be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from secateur.model.checkpoint import Checkpoint
+from secateur.model.names import Piece
+from secateur.types import ModelError
+
+if TYPE_CHECKING:
+    from secateur.model.anatomy import Anatomy
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Inside, every parameter that a module registers goes to the meta device; buffers are left alone."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def skeleton(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network that the config describes, in eval mode, parameters on meta, buffers real.
+
+    Code that a checkpoint brings along is never run.
+    """
+    import transformers
+
+    config = _config(checkpoint)
+    names = [name for name in checkpoint.config.get("architectures") or () if hasattr(transformers, name)]
+    with parameters_on_meta(), torch.random.fork_rng(devices=[]):  # building draws numbers for buffers and meta tensors
+        if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+            network = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        elif names:
+            network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
+        else:
+            raise _unknown(checkpoint)
+    return network.eval()
+
+
+def _config(checkpoint: Checkpoint):
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        raise _unknown(checkpoint) from error
+
+
+def _unknown(checkpoint: Checkpoint) -> ModelError:
+    kind = checkpoint.config.get("model_type") or (checkpoint.config.get("architectures") or ["nothing"])[0]
+    own = " and brings its own code, which Secateur never runs" if "auto_map" in checkpoint.config else ""
+    return ModelError(
+        f"the installed transformers does not know the architecture `{kind}` of {checkpoint.folder}{own}",
+        "upgrade transformers, or give `package.module:function` that returns the network",
+    )
+
+
+def assemble(checkpoint: Checkpoint, pieces: tuple[Piece, ...], shape: tuple[int, ...]) -> Tensor:
+    """One parameter from the stored tensors that it is made of."""
+    if pieces[0].index is None:
+        return checkpoint.read(pieces[0].tensor)
+    first = checkpoint.read(pieces[0].tensor)
+    out = first.new_empty(shape)
+    for piece in pieces:
+        out[piece.index, piece.start : piece.stop] = checkpoint.read(piece.tensor)
+    return out
+
+
+def load_block(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    path: str,
+    module: nn.Module,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Fill one module of the skeleton (`module` is the network's submodule `path`) from disk, in place.
+
+    Any module will do: a block, the embedding, the final norm, `""` for the whole network. Parameters that are tied
+    within the module stay tied. `dtype=None` leaves every tensor as stored.
+    """
+    made: dict[tuple[Piece, ...], Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for name, empty in module.state_dict(keep_vars=True).items():
+        pieces = anatomy.sources.get(f"{path}.{name}" if path else name)
+        if pieces is None:  # a buffer that transformers rebuilds: it is real already
+            continue
+        if pieces not in made:
+            value = assemble(checkpoint, pieces, tuple(empty.shape))
+            cast = dtype if value.is_floating_point() and dtype is not None else value.dtype
+            value = value.to(device=device, dtype=cast)
+            made[pieces] = nn.Parameter(value, empty.requires_grad) if isinstance(empty, nn.Parameter) else value
+        state[name] = made[pieces]
+    module.load_state_dict(state, strict=False, assign=True)
+    for buffer_owner in module.modules():  # made on the CPU with the skeleton
+        for name, buffer in buffer_owner.named_buffers(recurse=False):
+            buffer_owner._buffers[name] = buffer.to(device)
+    return module
+
+
+def unload(module: nn.Module) -> nn.Module:
+    """Back to meta: give the memory of the parameters back. Buffers stay; they are small and not all on disk."""
+    shared: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) not in shared:
+                empty = torch.empty_like(parameter, device="meta")
+                shared[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
+            owner._parameters[name] = shared[id(parameter)]
+    return module
