@@ -29,7 +29,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "rivals"))
 
-from common import THREADS, machine, stored  # noqa: E402
+from common import THREADS, stored  # noqa: E402
+from harness import commit, stamp  # noqa: E402
 from venvs import python_of  # noqa: E402
 
 
@@ -103,8 +104,8 @@ def run_ours(args: argparse.Namespace, point: Point, budget: str) -> Path | None
     if code:
         return _failed(command, log)
     answer = json.loads(log.with_suffix(".json").read_text())
-    run = machine() | {"tool": "secateur", "version": _version(), "method": budget, "model": args.model.name} | spent
-    run |= {"answer": answer, "command": shlex.join(command)}
+    run = stamp() | {"tool": "secateur", "version": commit(), "method": budget, "model": args.model.name} | spent
+    run |= {"threads": THREADS, "answer": answer, "command": shlex.join(command)}
     (save / "run.json").write_text(json.dumps(run, indent=2) + "\n")
     return save
 
@@ -118,11 +119,6 @@ def _done(command: list[str], save: Path, log: Path) -> Path | None:
 def _failed(command: list[str], log: Path) -> None:
     tail = log.read_text().strip().splitlines()[-3:] if log.exists() else []
     print(f"FAILED {shlex.join(command)}\n  " + "\n  ".join(tail), file=sys.stderr, flush=True)
-
-
-def _version() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def budget_for(point: Point, folders: Sequence[Path], model: Path) -> str:

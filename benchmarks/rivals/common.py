@@ -20,11 +20,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import gzip  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
-import platform  # noqa: E402
 import re  # noqa: E402
 import resource  # noqa: E402
 import struct  # noqa: E402
-import time  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -33,6 +32,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 torch.set_num_threads(THREADS)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that every part finds `harness`
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def settle(folder: Path, original: Path) -> None:
         config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-# --- time, memory, machine -------------------------------------------------------------------------------------------
+# --- time and memory -------------------------------------------------------------------------------------------------
 
 
 def cpu_seconds() -> float:
@@ -147,13 +147,3 @@ def cpu_seconds() -> float:
 
 def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def machine() -> dict[str, Any]:
-    """When and on what: the columns every row begins with."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = re.findall(r"model name\s*:\s*(.+)", info.read_text())
-        cpu = models[0] if models else cpu
-    return {"date": time.strftime("%Y-%m-%d"), "cpu": cpu, "cores": os.cpu_count(), "threads": THREADS}

@@ -18,7 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import cpu_seconds, load, load_tokenizer, machine, peak_rss_bytes, settle, windows
+from common import THREADS, cpu_seconds, load, load_tokenizer, peak_rss_bytes, settle, windows
+from harness import stamp
 from torch import Tensor
 
 #: (method, model, tokenizer, calibration windows) -> (the dense weights by name, how to write the rival's own file)
@@ -32,8 +33,9 @@ def main(tool: str, package: str, cut: Cut, doc: str) -> None:
     calib = windows(tokenizer, args.calib, args.samples, args.seq_len)
     cpu, wall = cpu_seconds(), time.time()
     dense, write = cut(args.method, model, tokenizer, calib)
-    run = machine() | {"tool": tool, "version": version(package), "method": args.method, "model": args.model.name}
-    run |= {"samples": len(calib), "seq_len": args.seq_len, "cpu_s": round(cpu_seconds() - cpu, 2)}
+    run = stamp() | {"tool": tool, "version": version(package), "method": args.method, "model": args.model.name}
+    run |= {"samples": len(calib), "seq_len": args.seq_len, "threads": THREADS}
+    run |= {"cpu_s": round(cpu_seconds() - cpu, 2)}
     shutil.rmtree(args.save, ignore_errors=True)
     packed = args.save / "packed"
     packed.mkdir(parents=True)

@@ -10,7 +10,6 @@ values; the column `scored` says which. Every figure is in nats per token over a
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import load, load_tokenizer, machine, stored, text_name, windows
+from common import load, load_tokenizer, stored, text_name, windows
+from harness import stamp, write_rows
 from torch import Tensor
 
 COLUMNS = [
-    *("date", "cpu", "cores", "threads", "tool", "version", "method", "model", "text", "windows", "seq_len"),
+    *("date", "commit", "machine", "threads", "tool", "version", "method", "model", "text", "windows", "seq_len"),
     *("bits_linear", "file_bytes", "scored", "loss_before", "rise", "rise_se", "kl", "kl_se", "agreement"),
     *("cpu_s", "cpu_total_s", "wall_s", "peak_rss_bytes"),
 ]
@@ -97,7 +97,7 @@ def score(folder: Path, model: Path, texts: dict[str, Text], dtype: str) -> list
     packed = folder / "packed" if (folder / "packed").is_dir() else folder
     bits, size = stored(packed, model)
     about = folder / "run.json"
-    run = json.loads(about.read_text()) if about.exists() else machine() | {"tool": folder.name, "model": model.name}
+    run = json.loads(about.read_text()) if about.exists() else stamp() | {"tool": folder.name, "model": model.name}
     run |= {"bits_linear": bits, "file_bytes": size, "scored": scored}
     rows = []
     for name, text in texts.items():
@@ -108,17 +108,8 @@ def score(folder: Path, model: Path, texts: dict[str, Text], dtype: str) -> list
 
 def append(rows: list[dict[str, Any]], out: Path) -> None:
     """Add rows to the CSV; a row of the same day, tool, method, model and text replaces the older one."""
-    key = ("date", "tool", "method", "model", "text")
-    old = list(csv.DictReader(out.open())) if out.exists() else []
-    new = [{c: _plain(row.get(c, "")) for c in COLUMNS} for row in rows]
-    fresh = {tuple(row[k] for k in key) for row in new}
-    kept = [row for row in old if tuple(row[k] for k in key) not in fresh]
-    part = out.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(kept + new)
-    part.replace(out)
+    plain = [{c: _plain(row.get(c, "")) for c in COLUMNS} for row in rows]
+    write_rows(out, plain, key=("model", "text", "tool", "method", "date"))
 
 
 def _plain(value: Any) -> str:
