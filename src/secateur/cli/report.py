@@ -1,0 +1,41 @@
+"""`secateur report`: the page that a cut leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from secateur.cli.options import Device, Json, Seed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def report(
+    out: Annotated[Path, typer.Argument(help="The folder that `secateur cut` wrote.", show_default=False)],
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser, where there is one.")] = True,
+    seed: Seed = 0,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a finished cut as one page, and open it."""
+    from secateur.cli.frame import job
+
+    with job(as_json, out) as work:
+        work.say(f"writing the report of {out}")
+        from secateur.report import report as write
+
+        page = write(out)
+        work.give({"report": str(page)}, _line)
+        if show and not as_json:
+            import webbrowser
+
+            webbrowser.open(page.resolve().as_uri())
+
+
+def _line(result: dict[str, Any]) -> RenderableType:
+    from rich.text import Text
+
+    return Text(result["report"])

@@ -1,0 +1,203 @@
+"""The pictures that commands draw of their results: tables that read well in black and white."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secateur.cli.progress import seconds
+
+#: how each resource is called and written
+_WORDS = {"bits_per_weight": "bits per weight", "seconds": "seconds a pass", "kv_bytes": "cache bytes per token"}
+
+
+def cut(result: Mapping[str, Any]) -> RenderableType:
+    """Asked and spent, loss before and after, predicted and measured, and what it took."""
+    parts: list[RenderableType] = [_spent(result["budget"], result["spent"]), _damage(result), _facts(result)]
+    if result.get("skipped"):
+        parts.append(skipped(result["skipped"]))
+    return Group(*parts)
+
+
+def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
+    table = _table("", "asked for", "spent", "of it")
+    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in budget):
+        cap = budget.get(resource)
+        capped = isinstance(cap, int | float)
+        share = f"{value / cap:.1%}" if capped and cap else ""
+        table.add_row(
+            _WORDS.get(resource, resource), number(resource, cap) if capped else "", number(resource, value), share
+        )
+    return table
+
+
+def _damage(result: Mapping[str, Any]) -> Table:
+    predicted, error = result["damage_predicted"], result.get("damage_error")
+    measured = result["damage_measured"]
+    table = _table("nats per token", "before", "after", "damage predicted", "damage measured", "ratio")
+    ratio = f"{measured / predicted:.2f}" if predicted and measured is not None else ""
+    table.add_row(
+        "loss, held-out text",
+        nats(result["loss_before"]),
+        nats(result["loss_after"]),
+        nats(predicted) + (f" ± {nats(error)}" if error is not None else ""),
+        nats(measured),
+        ratio,
+    )
+    return table
+
+
+def _facts(result: Mapping[str, Any]) -> Table:
+    facts = Table.grid(padding=(0, 2))
+    export = result.get("export") or {}
+    if export:
+        seen = f"seen to load in {export['verified_in']}" if export.get("verified_in") else "not checked in a runtime"
+        wrong = export.get("logit_error")
+        exact = "" if wrong is None else f", logits within {wrong:.1e}"
+        facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {seen}{exact}")
+    if result.get("coverage") is not None:
+        facts.add_row("coverage", f"{result['coverage']:.1%} of the parameter bytes were cut")
+    again = ", earlier work was taken up" if result.get("resumed") else ""
+    facts.add_row("took", f"{seconds(result['seconds'])}, {size(result['peak_rss_bytes'])} of memory at most{again}")
+    return _indented(facts)
+
+
+def skipped(entries: Iterable[Mapping[str, str]], at_most: int = 6) -> RenderableType:
+    """What was left alone and why, one line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in entries:
+        by_reason.setdefault(entry["reason"], []).append(entry["unit"])
+    lines = [Text("left as it was", "bold")]
+    for reason, units in by_reason.items():
+        more = f" and {len(units) - at_most} more" if len(units) > at_most else ""
+        lines.append(Text(f"  {', '.join(units[:at_most])}{more}: {reason}"))
+    return Group(*lines)
+
+
+def inspect(found: Mapping[str, Any]) -> RenderableType:
+    """What is in a model: one line for each kind of unit and shape, then what cannot be cut."""
+    head = Table.grid(padding=(0, 2))
+    for key in ("model", "architecture", "family", "dtype"):
+        if found.get(key):
+            head.add_row(key, Text(str(found[key])))
+    head.add_row("size", f"{found['parameters']:,} parameters in {size(found['bytes'])}")
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for unit in found["units"]:
+        groups.setdefault((unit["kind"], _pattern(unit["name"])), []).append(unit)
+    table = _table("units", "kind", "how many", "bytes", "share", left=2)
+    for (kind, pattern), units in groups.items():
+        held = sum(unit["bytes"] for unit in units)
+        table.add_row(Text(pattern), kind, str(len(units)), f"{held:,}", f"{held / max(found['bytes'], 1):.1%}")
+    parts: list[RenderableType] = [_indented(head), table]
+    if found.get("skipped"):
+        parts.append(skipped(found["skipped"]))
+    return Group(*parts)
+
+
+def _pattern(name: str) -> str:
+    """`model.layers.12.mlp.down_proj` as `model.layers.*.mlp.down_proj`."""
+    return ".".join("*" if word.isdigit() else word for word in name.split("."))
+
+
+def measure(result: Mapping[str, Any]) -> RenderableType:
+    """One row a model; columns that no row has are left out."""
+    rows = result["rows"]
+    columns = {
+        "loss": nats,
+        "perplexity": lambda value: f"{value:.3f}",
+        "accuracy": lambda value: f"{value:.2%}",
+        "kl": nats,
+        "agreement": lambda value: f"{value:.2%}",
+        "bytes": lambda value: f"{value:,.0f}",
+        "bits_per_weight": lambda value: f"{value:.3f}",
+        "tokens": lambda value: f"{value:,}",
+        "seconds": seconds,
+        "peak_rss_bytes": size,
+    }
+    shown = [key for key in columns if any(row.get(key) is not None for row in rows)]
+    table = _table("model", *(key.replace("_", " ").replace("peak rss bytes", "memory") for key in shown))
+    for row in rows:
+        cells = [columns[key](row[key]) if row.get(key) is not None else "" for key in shown]
+        table.add_row(Text(str(row["model"]), overflow="fold"), *cells)
+    return table
+
+
+def frontier(result: Mapping[str, Any]) -> RenderableType:
+    """One row a budget: what it spends, what it is expected to cost, and how far from the best it can be at most."""
+    table = _table("budget", "bytes", "bits per weight", "damage predicted", "proven floor", "edits", "file")
+    for plan in result["plans"]:
+        spent = plan["spent"]
+        table.add_row(
+            Text(plan["budget"]),
+            f"{spent['bytes']:,.0f}" if "bytes" in spent else "",
+            f"{spent['bits_per_weight']:.3f}" if "bits_per_weight" in spent else "",
+            f"{nats(plan['damage'])} ± {nats(plan['error'])}",
+            nats(plan["bound"]),
+            Text(mixture(plan["edits"].values())),
+            Text(str(plan.get("file") or "")),
+        )
+    return table
+
+
+def mixture(edits: Iterable[str], at_most: int = 3) -> str:
+    """Which edits a plan is made of, the commonest first: `24 int(bits=4, group=64), 11 int(bits=3, group=128)`."""
+    counted = Counter(edits).most_common()
+    rest = len(counted) - at_most
+    return ", ".join(f"{n} {edit}" for edit, n in counted[:at_most]) + (f" and {rest} kinds more" if rest > 0 else "")
+
+
+def menu(result: Mapping[str, Any]) -> RenderableType:
+    """The menu in short: every edit, had every unit taken it that can."""
+    table = _table("edit, everywhere", "units that can", "bits per weight", "damage predicted")
+    for edit in result["edits"]:
+        table.add_row(
+            Text(edit["edit"]),
+            f"{edit['units']}/{result['units']}",
+            f"{edit['bits_per_weight']:.3f}",
+            f"{nats(edit['damage'])} ± {nats(edit['error'])}",
+        )
+    return table
+
+
+def number(resource: str, value: float) -> str:
+    """An amount as its resource is written: whole bytes, bits to three places."""
+    return f"{value:.3f}" if resource == "bits_per_weight" else f"{value:.4g}" if value < 100 else f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes as people say them, in powers of ten: `7.47 MB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def nats(value: float | None) -> str:
+    """Nats per token to three figures that count, and no more than five places."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.5f}"
+
+
+def _table(first: str, *columns: str, left: int = 1) -> Table:
+    """A light table: the first `left` columns read from the left, numbers from the right."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for at, name in enumerate((first, *columns)):
+        words = at < left or name in ("edits", "file")
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
+    return table
+
+
+def _indented(table: Table) -> Table:
+    """A grid of facts whose names stand back and whose words may be long."""
+    table.columns[0].style = "dim"
+    table.columns[0].no_wrap = True
+    if len(table.columns) > 1:
+        table.columns[1].overflow = "fold"
+    return table
