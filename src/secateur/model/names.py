@@ -72,7 +72,7 @@ def _match(shapes: Iterable[str], network: nn.Module, wanted: Mapping[str, Any])
             steps = [type(operation).__name__ for operation in converter.operations]
             if steps not in _STACKING:
                 raise ModelError(
-                    f"`{tensor}` is stored in a form that Secateur cannot read: {' and '.join(steps)} make `{name}` of it",
+                    f"`{tensor}` is stored in a form that Secateur cannot read: {' and '.join(steps)} makes `{name}`",
                     "load it in transformers and save it with `save_pretrained(FOLDER, save_original_format=False)`",
                 )
             parts.setdefault(name, {}).setdefault(converter.source_patterns.index(pattern), []).append(tensor)
