@@ -109,7 +109,11 @@ class _Reader:
             yield self._layer(path, module)
             own = [name for name in own if name != "weight"]
         for name in own:
-            why = "a router: it decides which expert sees a token" if router else self._unfit(path, module, network)
+            why = (
+                "a router or gate: it decides what each expert has to say"
+                if router
+                else self._unfit(path, module, network)
+            )
             pieces = self.found.get(f"{path}.{name}" if path else name, ())
             why = why or "a bare parameter: nothing says how it is used"
             self.skipped += [(tensor, why) for tensor in dict.fromkeys(piece.tensor for piece in pieces)]
@@ -177,29 +181,30 @@ class _Reader:
         return _Layer(f"{path}.{name.removesuffix('_proj')}", "experts", matrices)
 
     def _group(self, layers: dict[str, _Layer]) -> Iterator[Unit]:
-        """Units in the network's order; a group stands where its first member stood."""
-        group_of = dict(self._groups(layers))
-        members: dict[str, list[_Layer]] = {}
-        for path, layer in layers.items():
-            members.setdefault(group_of.get(path, path), []).append(layer)
-        for name, parts in members.items():
+        """Units in the network's order; a group stands where its first member stood, members as in its table."""
+        groups = dict(self._groups(layers))
+        group_of = {path: name for name, paths in groups.items() for path in paths}
+        for name in dict.fromkeys(group_of.get(path, path) for path in layers):
+            parts = [layers[path] for path in groups.get(name, [name])]
             tap = parts[0].matrices[0].tap
             same = len(parts) > 1 and self.table.same_input and parts[0].kind == "linear"
             matrices = tuple(replace(m, tap=tap) if same else m for part in parts for m in part.matrices)
             block = next((i for i, path in enumerate(self.blocks) if name.startswith(path + ".")), None)
             yield Unit(name, parts[0].kind, matrices, block)
 
-    def _groups(self, layers: dict[str, _Layer]) -> Iterator[tuple[str, str]]:
-        """Path of a layer -> name of the group it belongs to."""
+    def _groups(self, layers: dict[str, _Layer]) -> Iterator[tuple[str, list[str]]]:
+        """Names of groups and the paths of their layers."""
         for block in self.blocks:
             for group in self.table.groups:
                 paths = [f"{block}.{member}" for member in group.members if f"{block}.{member}" in layers]
                 if len(paths) == len(group.members) and len({layers[p].matrices[0].cols for p in paths}) == 1:
-                    yield from ((path, f"{block}.{group.name}") for path in paths)
-        for path, layer in layers.items():  # experts that the network keeps as a list of modules
+                    yield f"{block}.{group.name}", paths
+        lists: dict[str, list[str]] = {}  # experts that the network keeps as a list of modules
+        for path, layer in layers.items():
             if (match := re.fullmatch(r"(.*\bexperts)\.\d+\.(.+)", path)) and layer.kind == "linear":
                 layer.kind = "experts"
-                yield path, f"{match[1]}.{match[2]}"
+                lists.setdefault(f"{match[1]}.{match[2]}", []).append(path)
+        yield from lists.items()
 
 
 def _parameter(layer: _Layer) -> str:

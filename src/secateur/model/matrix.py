@@ -7,7 +7,7 @@ then `[start:stop]` when the matrix is only some of the rows: `model.layers.0.ml
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from secateur.types import Matrix
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where a matrix lies in the network; `stop` 0 means all rows."""
 
     parameter: str
