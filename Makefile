@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up everything they need in .venv; a second run starts at once.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Tests run in one process a core, so each takes one thread.
+JOBS   ?= auto
+
+.PHONY: help demo test lint types tests claims clean
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+demo: $(VENV)/.demo ## cut a small real model to a budget: no downloads but the packages, three minutes
+	$(BIN)/secateur demo
+
+test: lint types tests ## everything that must hold: style, types, tests
+
+lint: $(VENV)/.dev ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+tests: $(VENV)/.dev ## the tests alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+claims: $(VENV)/.dev ## what each method's card claims, measured anew; one row each in benchmarks/results
+	@set -e; for claim in benchmarks/claims/*.py; do echo "$$claim"; $(BIN)/python "$$claim"; done
+
+clean: ## forget the environment and the caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+
+# torch comes first and alone: a later install finds it there and fetches no other build of it
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $$(grep '^torch==' constraints.txt)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[vllm,report]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
