@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -138,7 +139,7 @@ class _Reader:
             return None
         return f"a bare parameter of {kind.__name__}: nothing says how it is used"
 
-    def _layer(self, path: str, module: nn.Module) -> _Layer:
+    def _layer(self, path: str, module: Any) -> _Layer:
         weight = module.weight
         transposed = type(module).__name__ == "Conv1D"
         rows, cols = weight.shape[0], weight[0].numel()
@@ -155,7 +156,7 @@ class _Reader:
         kind = "conv" if weight.dim() > 2 else "embedding" if isinstance(module, nn.Embedding) else "linear"
         return _Layer(path, "head" if path == self.head else kind, [matrix])
 
-    def _experts(self, path: str, module: nn.Module, name: str) -> _Layer:
+    def _experts(self, path: str, module: Any, name: str) -> _Layer:
         """All experts of a layer: one matrix each, or one for each stored part (gate, up)."""
         weight = getattr(module, name)
         transposed = bool(module.is_transposed)
@@ -213,7 +214,7 @@ def _parameter(layer: _Layer) -> str:
     return first.tap.partition("#")[0] if "#" in first.tap else f"{first.tap}.weight" if first.tap else "weight"
 
 
-def _is_experts(module: nn.Module) -> bool:
+def _is_experts(module: Any) -> bool:
     """A stack of experts that keeps to transformers 5's contract for them (`use_experts_implementation`)."""
     if not hasattr(module, "_apply_gate") or getattr(module, "has_post_expert_norm", True):
         return False

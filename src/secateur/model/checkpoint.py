@@ -95,7 +95,7 @@ class Checkpoint:
         if out.numel():
             with entry.file.open("rb") as file:
                 file.seek(start)
-                if file.readinto(out.reshape(-1).view(torch.uint8).numpy()) != out.nbytes:
+                if file.readinto(out.reshape(-1).view(torch.uint8).numpy()) != out.nbytes:  # pyright: ignore[reportArgumentType]
                     raise _truncated(entry.file)
         return out
 
@@ -122,9 +122,9 @@ class Checkpoint:
         for name, entry in sorted(self.tensors.items()):
             sha.update(f"{name} {entry.dtype} {entry.shape}\n".encode())
             with entry.file.open("rb") as file:
-                for at in {entry.start, entry.start + entry.bytes // 2, max(entry.start, entry.end - 4096)}:
-                    file.seek(at)
-                    sha.update(file.read(min(4096, entry.end - at)))
+                for at in (0, entry.bytes // 2, max(0, entry.bytes - 4096)):
+                    file.seek(entry.start + at)
+                    sha.update(file.read(min(4096, entry.bytes - at)))
         return sha.hexdigest()[:32]
 
 

@@ -56,7 +56,7 @@ def sources(shapes: Shapes, network: nn.Module) -> tuple[dict[str, tuple[Piece, 
     return {name: found[name] for name in wanted if name in found}, unused
 
 
-def _match(shapes: Iterable[str], network: nn.Module, wanted: Mapping[str, Any]):
+def _match(shapes: Iterable[str], network: nn.Module, wanted: dict[str, Any]):
     rename, converters = _rules(network, wanted)
     whole: dict[str, str] = {}
     parts: dict[str, dict[int, list[str]]] = {}
@@ -79,7 +79,7 @@ def _match(shapes: Iterable[str], network: nn.Module, wanted: Mapping[str, Any])
     return whole, parts, unused
 
 
-def _rules(network: nn.Module, wanted: Mapping[str, Any]):
+def _rules(network: nn.Module, wanted: dict[str, Any]):
     """transformers' own renaming of one stored name, and its converters by pattern; the identity for other networks."""
     from transformers import PreTrainedModel
 
@@ -115,7 +115,7 @@ def _stack(by_pattern: Mapping[int, list[str]], shapes: Shapes) -> tuple[Piece, 
     return tuple(sorted(pieces, key=lambda piece: (piece.index, piece.start)))
 
 
-def _check(found: Sources, shapes: Shapes, wanted: Mapping[str, Any], network: nn.Module) -> None:
+def _check(found: Sources, shapes: Shapes, wanted: dict[str, Any], network: nn.Module) -> None:
     kind = type(network).__name__
     ignored = [re.compile(p) for p in getattr(network, "_keys_to_ignore_on_load_missing", None) or ()]
     missing = [name for name in wanted if name not in found and not any(p.search(name) for p in ignored)]
