@@ -104,7 +104,8 @@ class Checkpoint:
         values = self.read(name)
         if not values.is_floating_point():
             return
-        bad = values.numel() - int(torch.isfinite(values.float()).sum())
+        values = values.float() if values.itemsize == 1 else values  # torch knows no isfinite for FP8
+        bad = values.numel() - int(torch.isfinite(values).sum())
         if bad:
             raise ModelError(
                 f"`{name}` holds {bad} NaN or infinite value{'s' if bad > 1 else ''} of {values.numel()}",
@@ -148,7 +149,7 @@ def open_checkpoint(model: str | Path, *, quantized: bool = False) -> Checkpoint
             f"{folder} is already quantized ({kind})",
             f"turn it into plain weights first: `secateur export {model} --format safetensors -o plain`",
         )
-    return Checkpoint(folder, config, _tensors(folder))
+    return Checkpoint(folder, config, open_tensors(folder))
 
 
 def _folder(model: str) -> Path:
@@ -188,11 +189,12 @@ def _json(path: Path, missing: str) -> Any:
         raise ModelError(f"{path} is not valid JSON ({error})", "download or export the model again") from None
 
 
-def _tensors(folder: Path) -> dict[str, Entry]:
+def open_tensors(folder: Path) -> dict[str, Entry]:
+    """Every tensor of a folder in Hugging Face layout: one file, or shards and their index."""
     if (folder / INDEX).exists():
         return _sharded(folder)
     if (folder / SINGLE).exists():
-        return _header(folder / SINGLE)
+        return read_header(folder / SINGLE)
     if sorted(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds .safetensors files but no {INDEX}", "download the index, or all of it again")
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
@@ -215,7 +217,7 @@ def _sharded(folder: Path) -> dict[str, Entry]:
     for shard in sorted(set(where.values())):
         if Path(shard).name != shard or not (folder / shard).exists():
             raise ModelError(f"{folder / INDEX} names {shard}, which is not there", "download the missing shard")
-        headers[shard] = _header(folder / shard)
+        headers[shard] = read_header(folder / shard)
     lost = [name for name, shard in where.items() if name not in headers[shard]]
     if lost:
         raise ModelError(
@@ -225,7 +227,7 @@ def _sharded(folder: Path) -> dict[str, Entry]:
     return {name: headers[shard][name] for name, shard in where.items()}
 
 
-def _header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, Entry]:
     """The tensors of one .safetensors file: 8 bytes of length, a JSON header, then the data."""
     size = path.stat().st_size
     with path.open("rb") as file:
