@@ -20,8 +20,8 @@ from secateur.types import Matrix
 
 #: `inputs(tap, x)`, x is `tokens x cols` (token ids for an embedding)
 Inputs = Callable[[str, Tensor], None]
-#: `gradients(key, x, g)`, the same tokens in x `tokens x cols` and in g `tokens x rows`. An embedding looks rows up: there
-#: x are token ids and g is `tokens x cols`
+#: `gradients(key, x, g)`, the same tokens in x `tokens x cols` and in g `tokens x rows`; for an embedding, which looks
+#: rows up, x are token ids and g is `tokens x cols`
 Gradients = Callable[[str, Tensor, Tensor], None]
 
 
@@ -32,9 +32,9 @@ def watch(
     """Inside, call `inputs` once per forward pass and tap, and `gradients` for every matrix on the backward pass.
 
     Paired tokens: summing `g x'` over all calls gives the weight's gradient (for an embedding, adding every g to its
-    token's row). Gradients flow also when no parameter asks for them, as long as the caller runs `backward` on something
-    that depends on a watched output. Nothing is reported of an expert that no token was sent to. What is passed on is
-    detached and in the network's number type.
+    token's row). Gradients flow also when no parameter asks for them, as long as the caller runs `backward` on
+    something that depends on a watched output. Nothing is reported of an expert that no token was sent to. What is
+    passed on is detached and in the network's number type.
     """
     eyes = _by_module(root, matrices, inputs, gradients)
     undo: list[Callable[[], None]] = []
