@@ -1,0 +1,48 @@
+"""Grids: which numbers exist. A grid is fitted to a matrix, then any rounder may snap weights onto it.
+
+Three axes stay apart: the grid (here), the rounder that decides which of its numbers each weight gets
+(`maths.rounding`), and the format that says how they lie on disk (`export`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One matrix on its grid: `values` [rows, cols] as every reader will see them, and the payload by name."""
+
+    values: Tensor
+    tensors: dict[str, Tensor]
+
+
+class Fitted(Protocol):
+    """A grid with the scales of one matrix.
+
+    `step` columns are coded together: 1 for scalars. `scale` and `zero` are spread over the matrix, [rows, cols] (or
+    None), so that a rounder can cut them into tiles alike; `snap(x, scale, zero)` is elementwise and gives values.
+    """
+
+    step: int
+    scale: Tensor
+    zero: Tensor | None
+
+    def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor: ...
+    def rescaled(self, scale: Tensor) -> Fitted: ...
+    def code(self, values: Tensor) -> Coded: ...
+
+
+class Grid(Protocol):
+    """Which numbers exist, before any matrix is seen."""
+
+    def fit(self, w: Tensor, weight: Tensor | None = None) -> Fitted:
+        """Scales for `w` [rows, cols] that keep sum(weight * error^2) small; `weight` is [cols] or [rows, cols]."""
+        ...
+
+    def bits_total(self, rows: int, cols: int) -> float:
+        """Bits of the whole payload, scales and zeros included, as densely as it can be packed."""
+        ...

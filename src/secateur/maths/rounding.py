@@ -1,0 +1,115 @@
+"""Which number of the grid each weight gets: nearest, or error feedback in the metric that decided the plan.
+
+With E = W - Q, A = E[x x'] of the inputs and G = E[g g'] of the output gradients, the damage is 1/2 tr(G E A E').
+Write A = (I+U) D (I+U)' and G = (I+V) D' (I+V)', U and V strictly upper. Then
+
+    (I+V)' E (I+U) = E + V'E + (E + V'E) U
+
+and an entry of it depends only on entries above and to the left. Rounding `W + V'E + (E + V'E) U` therefore leaves just
+the local rounding errors in it, each weighted by D'_i D_j. One-sided feedback (GPTQ, LDLQ) is the case G = identity.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .factor import damped, unit_upper
+from .grids import Fitted
+
+TILE = 32
+
+
+def nearest(w: Tensor, grid: Fitted) -> Tensor:
+    """Each weight on its nearest grid value."""
+    return grid.snap(w, grid.scale, grid.zero)
+
+
+def damage(error: Tensor, a: Tensor, g: Tensor | None = None) -> Tensor:
+    """1/2 tr(G E A E') for E [..., rows, cols]; G is a matrix, a diagonal [rows], or None for the identity."""
+    ea = error @ a.to(error.dtype)
+    ge = error if g is None else g.to(error.dtype)[:, None] * error if g.ndim == 1 else g.to(error.dtype) @ error
+    return 0.5 * (ge * ea).sum((-2, -1))
+
+
+def feedback(w: Tensor, grid: Fitted, u: Tensor) -> Tensor:
+    """One-sided error feedback along the columns: values on the grid, [rows, cols]. `u` is strictly upper [cols, cols].
+
+    Columns go in lazy blocks: inside a block errors are spread one column at a time, to the rest by one matmul.
+    """
+    rest, out = w.clone(), torch.empty_like(w)
+    cols, width = w.shape[1], 128
+    for start in range(0, cols, width):
+        stop = min(start + width, cols)
+        local = u[start:stop, start:stop]
+        for j in range(start, stop):
+            zero = None if grid.zero is None else grid.zero[:, j]
+            out[:, j] = grid.snap(rest[:, j], grid.scale[:, j], zero)
+            if j + 1 < stop:
+                rest[:, j + 1 : stop].addr_(w[:, j] - out[:, j], local[j - start, j + 1 - start :])
+        rest[:, stop:] += (w[:, start:stop] - out[:, start:stop]) @ u[start:stop, stop:]
+    return out
+
+
+def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
+    """Two-sided error feedback: values on the grid, [rows, cols]. `u` [cols, cols] and `v` [rows, rows] strictly upper.
+
+    Tiles on one anti-diagonal are independent, and so are the entries on one anti-diagonal inside them: a sweep takes
+    about 2 (rows + cols) vector steps and two matmuls per tile. Rows of a tile are kept upside down, so that the
+    anti-diagonals become diagonals, which are views.
+    """
+    rows, cols = w.shape
+    high, wide = -(-rows // TILE), -(-cols // TILE)
+    wt, scale = _tiles(w), _tiles(grid.scale, 1.0)
+    zero = None if grid.zero is None else _tiles(grid.zero)
+    u = pad(u, (0, wide * TILE - cols, 0, wide * TILE - cols))
+    v = pad(v, (0, high * TILE - rows, 0, high * TILE - rows))
+    u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).contiguous()  # [col tile, all cols, tile]
+    v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).contiguous()  # [row tile, tile upside down, all rows]
+    u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)])
+    v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)]).flip(1, 2).mT.contiguous()
+    # errors E by column tile and F = E + V'E by row tile, as they become known; the right way up
+    e, f = w.new_zeros(wide, high * TILE, TILE), w.new_zeros(high, TILE, wide * TILE)
+    out = torch.empty_like(wt)
+    for s in range(high + wide - 1):
+        i = torch.arange(max(0, s - wide + 1), min(high, s + 1), device=w.device)
+        j = s - i
+        above, left = int(i[-1] + 1) * TILE, int(j[0] + 1) * TILE
+        c = v_above[i, :, :above] @ e[j, :above]
+        own = wt[i, j]
+        x = own + f[i, :, :left].flip(1) @ u_left[j, :left]
+        q = _inside(grid, own, x, c, scale[i, j], None if zero is None else zero[i, j], u_own[j], v_own[i])
+        out[i, j] = q
+        error = own - q
+        e.view(wide, high, TILE, TILE)[j, i] = error.flip(1)
+        f.view(high, TILE, wide, TILE)[i, :, j] = (error + c).flip(1)
+    return out.flip(2).permute(0, 2, 1, 3).reshape(high * TILE, wide * TILE)[:rows, :cols]
+
+
+def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:
+    """[rows, cols] cut into [row tiles, col tiles, TILE, TILE], padded with `fill`, the rows of each tile upside down."""
+    rows, cols = x.shape
+    x = pad(x, (0, -cols % TILE, 0, -rows % TILE), value=fill)
+    return x.view(-1, TILE, x.shape[1] // TILE, TILE).permute(0, 2, 1, 3).flip(2).contiguous()
+
+
+def _inside(grid, w, x, c, scale, zero, u, v) -> Tensor:
+    """Many tiles at once, [tiles, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
+
+    `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows.
+    """
+    q = torch.empty_like(w)
+    for offset in range(1 - TILE, TILE):
+        i, j, n = max(0, -offset), max(0, offset), TILE - abs(offset)
+
+        def on(t, offset=offset):
+            return t.diagonal(offset, 1, 2)
+
+        cd = on(c)
+        qd = grid.snap(on(x) + cd, on(scale), None if zero is None else on(zero))
+        on(q).copy_(qd)
+        error = on(w) - qd
+        x[:, i : i + n].addcmul_(u[:, j : j + n], (error + cd).unsqueeze(2))  # U[j, l] f_ij for every l to the right
+        c[:, :, j : j + n].addcmul_(v[:, :, i : i + n], error.unsqueeze(1))  # V[i, k] e_ij for every k below
+    return q

@@ -1,0 +1,199 @@
+"""Run a network that never is in memory as a whole: one block at a time over all samples, hidden states parked between.
+
+No architecture is known here. The network's own forward pass runs with its blocks replaced by recorders, which note
+what each block is called with (masks, positions, rotary angles) and hand the hidden states on; after that, the real
+blocks are called the same way, one after the other. Backward passes go from the last block to the first, each one
+recomputed from its parked input, so that memory does not grow with depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unload
+from secateur.model.checkpoint import Checkpoint
+from secateur.model.matrix import put
+from secateur.types import Matrix, ModelError
+
+#: hidden states above this many bytes are parked in a file
+IN_MEMORY = 256 * 2**20
+
+
+class _Stop(Exception):
+    """Every block has been recorded: nothing after them is needed."""
+
+
+class _Recorder(nn.Module):
+    """Stands in for a block: notes how it is called, and hands on what `swap` says (or what came in)."""
+
+    def __init__(self, block: nn.Module, seen: list[dict[str, Any]], last: bool):
+        super().__init__()
+        self.__dict__["block"] = block  # not a submodule: the real one stays where it is
+        self.seen, self.last, self.swap, self.wrap = seen, last, None, False
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["block"], name)  # some networks ask a block what kind it is
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append({"args": args, "kwargs": kwargs, "hidden": hidden})
+        if self.last and self.swap is None:
+            raise _Stop
+        hidden = hidden if self.swap is None else self.swap
+        return (hidden,) if self.wrap else hidden
+
+
+class Stream:
+    """A checkpoint, walked block by block. `tokens` passed to its methods are `samples x length`."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 8):
+        self.checkpoint, self.device, self.batch = checkpoint, torch.device(device), batch
+        self.network = skeleton(checkpoint)
+        self.anatomy: Anatomy = anatomy(checkpoint, self.network)
+        if not self.anatomy.blocks:
+            raise ModelError(
+                f"{checkpoint.folder} has no list of blocks that could be walked",
+                "language models made of repeated blocks can be cut this way",
+            )
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        self._wrap = False
+        self._calls: dict[int, list[dict[str, Any]]] = {}
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        return self.anatomy.blocks
+
+    # what surrounds the blocks
+
+    def embed(self, tokens: Tensor, park: Path | None = None) -> Tensor:
+        """Hidden states at the first block, [samples, length, width], parked; and how every block is to be called."""
+        with self.loaded(*self._around(head=False)):
+            first = self._record(tokens[:1])
+            hidden = parked((len(tokens), *first.shape[1:]), park)
+            for start in range(0, len(tokens), self.batch):
+                batch = tokens[start : start + self.batch]
+                hidden[start : start + len(batch)] = self._record(batch).to(hidden)
+        return hidden
+
+    @contextmanager
+    def tail(self, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Inside: a function from hidden states after the last block, [batch, length, width], to logits; with gradient."""
+        with self.loaded(*self._around(head=True), cut=cut):
+            yield self._tail
+
+    def _tail(self, hidden: Tensor) -> Tensor:
+        with self._recorders() as (recorders, _):
+            recorders[-1].swap = hidden
+            embedding: Any = self.network.get_input_embeddings()  # type: ignore[operator]
+            width = getattr(embedding, "embedding_dim", hidden.shape[-1])
+            stand_in = hidden.new_zeros(*hidden.shape[:2], width)
+            return self.network(inputs_embeds=stand_in, use_cache=False).logits
+
+    def _around(self, head: bool) -> list[str]:
+        """Modules outside the blocks: what comes before them, or (`head`) what comes after."""
+        ends = (self.anatomy.embedding,) if head and not self.anatomy.tied else () if head else (self.anatomy.head,)
+        inside = tuple(block + "." for block in self.blocks)
+        return [
+            path
+            for path, module in self.network.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+            and path not in ends
+            and not (path + ".").startswith(inside)
+        ]
+
+    # the blocks
+
+    @contextmanager
+    def loaded(self, *paths: str, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[None]:
+        """Inside, these modules hold their weights, `cut` ones put over them."""
+        modules = [self.network.get_submodule(path) for path in paths]
+        for path, module in zip(paths, modules, strict=True):
+            load_block(self.checkpoint, self.anatomy, path, module, torch.float32, self.device)
+        for parameter in (p for module in modules for p in module.parameters()):
+            parameter.requires_grad_(False)
+        try:
+            for matrix, values in (cut or {}).items():
+                put(self.network, matrix, values)
+            yield
+        finally:
+            for module in modules:
+                unload(module)
+
+    def call(self, index: int, hidden: Tensor) -> Tensor:
+        """One (loaded) block on one batch of hidden states."""
+        calls = self._calls.get(len(hidden)) or self._calls[max(self._calls)]
+        call = calls[index]
+        out = self.network.get_submodule(self.blocks[index])(hidden, *call["args"], **call["kwargs"])
+        self._wrap = isinstance(out, tuple)
+        return out[0] if self._wrap else out
+
+    def through(self, index: int, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """A loaded block over all parked samples, without gradient; into `out` (which may be `hidden` itself)."""
+        out = torch.empty_like(hidden) if out is None else out
+        with torch.no_grad():
+            for start in range(0, len(hidden), self.batch):
+                part = hidden[start : start + self.batch].to(self.device)
+                out[start : start + self.batch] = self.call(index, part).to(out)
+        return out
+
+    # how blocks are called
+
+    @contextmanager
+    def _recorders(self) -> Iterator[tuple[list[_Recorder], list[dict[str, Any]]]]:
+        parent_path, _, name = self.blocks[0].rpartition(".")[0].rpartition(".")
+        parent = self.network.get_submodule(parent_path)
+        real = getattr(parent, name)
+        seen: list[dict[str, Any]] = []
+        recorders = [_Recorder(block, seen, i == len(real) - 1) for i, block in enumerate(real)]
+        for recorder in recorders:
+            recorder.wrap = self._wrap
+        setattr(parent, name, nn.ModuleList(recorders))
+        try:
+            yield recorders, seen
+        finally:
+            setattr(parent, name, real)
+
+    @torch.no_grad()
+    def _record(self, tokens: Tensor) -> Tensor:
+        """Run what comes before the blocks; returns the hidden states and keeps the calls for this batch size."""
+        for wrap in (self._wrap, not self._wrap):
+            self._wrap = wrap
+            with self._recorders() as (_, seen):
+                try:
+                    self.network(input_ids=tokens.to(self.device), use_cache=False)
+                except _Stop:
+                    pass
+                except (TypeError, ValueError, IndexError, RuntimeError):
+                    if wrap != self._wrap or len(seen) == len(self.blocks):
+                        raise
+            # a network that expects a tuple takes the first sample of a tensor for the hidden states
+            if len(seen) == len(self.blocks) and len({call["hidden"].shape for call in seen}) == 1:
+                self._calls[len(tokens)] = seen
+                first = seen[0]["hidden"]
+                for call in seen:
+                    del call["hidden"]
+                return first
+        raise ModelError(
+            f"cannot follow the forward pass of {type(self.network).__name__} through its blocks",
+            "this architecture does more between its blocks than hand on hidden states",
+        )
+
+
+def parked(shape: Sequence[int], file: Path | None = None) -> Tensor:
+    """Room for hidden states, float32: in memory, or in `file` when there are many."""
+    size = 4
+    for n in shape:
+        size *= n
+    if file is None or size <= IN_MEMORY:
+        return torch.empty(*shape)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return torch.from_file(str(file), shared=True, size=size // 4).view(*shape)
