@@ -1,0 +1,97 @@
+"""Formats: each says which edits it can hold and what they cost, writes them, and checks the file in its runtime.
+
+A format is a file here. `find("compressed-tensors", config, anatomy)` gives it for one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from secateur.types import Edit, ExportError, Plan, Unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.export._write import Layout
+    from secateur.maths.grids import Coded
+    from secateur.model.anatomy import Anatomy
+
+#: asked for often, and separate pieces of work
+PLANNED = ("gguf", "onnx")
+
+
+class Format(Protocol):
+    """A way to lie on disk. What `layout` announces, `encode` makes: the price of an edit is what is written."""
+
+    @property
+    def name(self) -> str: ...
+    def edits(self) -> tuple[Edit, ...]:
+        """The usual menu."""
+        ...
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        """Why this unit cannot have this edit here, in words; None when it can."""
+        ...
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        """Names of units that must all get the same edit, group by group."""
+        ...
+
+    def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        """Every tensor that the file will hold for this unit: name -> (safetensors' type, shape)."""
+        ...
+
+    def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        """Those tensors, from the coded matrices of the unit (by `matrix.key`)."""
+        ...
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        """Write config.json beside the finished tensors, last of all."""
+        ...
+
+    def verify(self, folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
+        """Reload in the runtime and compare: `verified_in`, `logit_error`. ExportError on a mismatch."""
+        ...
+
+
+def names() -> list[str]:
+    """The formats there are."""
+    return sorted(f.stem.replace("_", "-") for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
+
+
+def find(name: str, config: Mapping[str, Any] | None = None, anatomy: Anatomy | None = None) -> Format:
+    """The format of this name, for the model with this config.json and anatomy."""
+    if name in PLANNED:
+        raise ExportError(f"Secateur does not write {name} files yet", f"there are {', '.join(names())}")
+    if name not in names():
+        near = get_close_matches(name, names(), 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names())}"
+        raise ExportError(f"there is no format `{name}`", hint)
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
+    kind = getattr(module, name.title().replace("-", ""))
+    if config is None:
+        return kind()
+    known = {
+        "dtype": str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        "tied": anatomy.head if anatomy is not None and anatomy.tied else "",
+        "model_type": str(config.get("model_type", "")),
+    }
+    return kind(**{key: value for key, value in known.items() if key in kind.__dataclass_fields__})
+
+
+_HOME = {
+    **dict.fromkeys(("Parts", "file_bytes", "write_model", "layout_of"), "secateur.export._write"),
+    **dict.fromkeys(("export_folder", "companions"), "secateur.export._convert"),
+    **dict.fromkeys(("read_model", "Reading"), "secateur.export._read"),
+    "asymmetric_reloads": "secateur.export.compressed_tensors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module `secateur.export` has no `{name}`")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,51 @@
+"""Plain tensors of a unit: how formats store what they leave as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from secateur.export._write import Layout
+from secateur.maths.grids import Coded
+from secateur.types import Matrix, Unit
+
+#: the number types that a model may have, by transformers' name
+FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+def stored_tensors(unit: Unit) -> dict[str, list[Matrix]]:
+    """The unit's tensors in the checkpoint, each with its matrices (several when it is a stack of experts)."""
+    found: dict[str, list[Matrix]] = {}
+    for matrix in unit.matrices:
+        found.setdefault(matrix.tensor, []).append(matrix)
+    return found
+
+
+def dense_layout(unit: Unit, dtype: str) -> dict[str, Layout]:
+    """The unit's tensors under their own names and in their own shapes."""
+    out = {}
+    for name, matrices in stored_tensors(unit).items():
+        first = matrices[0]
+        shape = (first.cols, first.rows) if first.transposed else (first.rows, first.cols)
+        out[name] = FLOATS[dtype], shape if first.index is None else (len(matrices), *shape)
+    return out
+
+
+def dense_encode(unit: Unit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+    """The values of every matrix, back in the tensors they came from."""
+    out = {}
+    for name, matrices in stored_tensors(unit).items():
+        planes = [coded[m.key].values for m in sorted(matrices, key=lambda m: m.index or 0)]
+        planes = [plane.T if matrices[0].transposed else plane for plane in planes]
+        tensor = planes[0] if matrices[0].index is None else torch.stack(planes)
+        out[name] = tensor.to(getattr(torch, dtype)).contiguous()
+    return out
+
+
+def dense_refuses(unit: Unit) -> str | None:
+    """Why a unit's shape on disk cannot be told from its matrices, or None."""
+    if unit.kind == "conv":
+        return "convolutions are not exported yet: a matrix does not say its kernel's shape"
+    return None

@@ -1,0 +1,154 @@
+"""Seeing an export load: the real runtime reads the folder afresh, and its logits are held against ours.
+
+Everything is computed in float32. Integers and FP8 are decoded to float32 without rounding, so only the order of sums
+differs: 1e-6 is usual and 1e-3 the limit (one wrong scale in a layer shows at 1e-2 and more). Where the file or its
+reader rounds every weight once (plain files; 4-bit floats, which are decoded to bfloat16; experts, which are decoded
+in the type of their scales), half a unit in the last place is usual and four the limit: 3e-2 for bfloat16, 4e-3 for
+float16.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.types import ExportError
+
+#: relative error of the logits (Euclidean norms) above which an export has failed, where nothing is rounded
+LIMIT = 1e-3
+_OURS = "this is a fault of Secateur or of the installed readers; please report it with their versions"
+
+
+def verify_in_transformers(folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
+    """Load the folder in transformers and compare; ExportError if tensors are missing, left over or wrong."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        model, info = load(folder, torch.bfloat16 if _only_bfloat16(config) else torch.float32)
+        with torch.no_grad(), quiet():
+            logits = model(tokens).logits.float()
+    except Exception as error:  # whatever a reader of somebody else's raises, the file did not load
+        raise ExportError(
+            f"{runtimes(config)} cannot read the export in {folder}: {type(error).__name__}: {error}", _OURS
+        ) from error
+    for kind in ("missing", "unexpected", "mismatched"):
+        if found := sorted(map(str, info[f"{kind}_keys"])):
+            raise ExportError(
+                f"transformers finds {len(found)} tensors of {folder} {kind}, among them `{found[0]}`", _OURS
+            )
+    return {"verified_in": runtimes(config), "logit_error": compare(logits, reference_logits, limit(config), folder)}
+
+
+def compare(logits: Tensor, reference: Tensor, limit: float, folder: Path) -> float:
+    """Relative error of the logits; an ExportError if it is above the limit or not a number."""
+    reference = reference.float().reshape(logits.shape)
+    error = float((logits - reference).norm() / reference.norm().clamp_min(1e-30))
+    if not error <= limit:
+        said = f"its logits differ from ours by {error:.2g} of their size (limit {limit:.1g})"
+        raise ExportError(f"the export in {folder} loads, but {said}", _OURS)
+    return error
+
+
+def limit(config: dict[str, Any]) -> float:
+    """The relative error of the logits that an export with this config.json may show."""
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"))
+    groups = config.get("quantization_config", {}).get("config_groups")
+    experts = any("experts" in target for group in (groups or {}).values() for target in group.get("targets", ()))
+    rounded = not groups or experts or _only_bfloat16(config)
+    return max(LIMIT, 4 * torch.finfo(dtype).eps) if rounded else LIMIT
+
+
+def load(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any]]:
+    """A model as transformers loads it from the folder alone, decoded to float32, and what it said of the tensors."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
+        )
+        if dtype != torch.float32:  # decode now, in the type that the reader insists on, and compute in float32
+            model.hf_quantizer.compressor.decompress_model(model)
+            model = model.float()
+    return model.eval(), info
+
+
+def runtimes(config: dict[str, Any]) -> str:
+    """Who has read it, with versions."""
+    said = f"transformers {version('transformers')}"
+    quantized = config.get("quantization_config", {}).get("quant_method") == "compressed-tensors"
+    return f"{said}, compressed-tensors {version('compressed-tensors')}" if quantized else said
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars and warnings of the readers are not our user's business: what matters is checked."""
+    from transformers.utils import logging as hf
+
+    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
+    hf.set_verbosity(logging.CRITICAL)
+    hf.disable_progress_bar()
+    noisy = logging.getLogger("compressed_tensors")
+    before = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        noisy.setLevel(before)
+        hf.set_verbosity(level)
+        if bars:
+            hf.enable_progress_bar()
+
+
+def _only_bfloat16(config: dict[str, Any]) -> bool:
+    """Whether the reader decodes to bfloat16 whatever it is asked, so that nothing else can be loaded."""
+    groups = config.get("quantization_config", {}).get("config_groups", {}).values()
+    return any("fp4" in str(group.get("format")) for group in groups)
+
+
+@cache
+def zeros_that_reload() -> str | None:
+    """How zero points are read: "packed" as the format's makers write them, as "bytes" of blocks, or not. Tried once."""
+    return next((how for how in ("packed", "bytes") if _zeros_reload(how)), None)
+
+
+def _zeros_reload(how: str) -> bool:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from secateur.export._write import layout_of, write_model
+    from secateur.export.compressed_tensors import CompressedTensors
+    from secateur.maths.grids import Coded
+    from secateur.parts.edits.int import Int
+    from secateur.types import Matrix, Plan, Unit
+
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=32, num_hidden_layers=1, architectures=["LlamaForCausalLM"], **sizes)
+    with torch.random.fork_rng(devices=[]):
+        state = LlamaForCausalLM(config).state_dict()
+    name = "model.layers.0.self_attn.o_proj.weight"
+    unit, edit = Unit("probe", "linear", (Matrix(name, 32, 32, "probe"),)), Int(4, 32, symmetric=False)
+    codes, zero = torch.arange(1024).reshape(32, 32) % 16, torch.arange(32)[:, None] % 16
+    coded = Coded((codes - zero) * 0.01, {"codes": codes, "zero": zero, "scale": torch.full((32, 1), 0.01)})
+    form = CompressedTensors("float32", zeros=how)
+    tensors = {k: v for k, v in state.items() if k != name} | form.encode(unit, edit, {name: coded}, "float32")
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        write_model(folder, {k: layout_of(v) for k, v in tensors.items()}, tensors.__getitem__)
+        form.finish(folder, config.to_dict(), Plan({"probe": edit}, {}, 0.0, 0.0, 0.0), [unit])
+        try:
+            model, info = load(folder, torch.float32)
+            with torch.no_grad(), quiet():
+                model(torch.arange(4)[None])
+        except Exception:  # refused, in one of the many ways in which readers refuse
+            return False
+    return not info["missing_keys"] and torch.allclose(model.state_dict()[name], coded.values)

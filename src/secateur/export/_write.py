@@ -1,0 +1,251 @@
+"""Writing safetensors files: known to the byte beforehand, one tensor in memory at a time, whole or not at all.
+
+A file appears under its name only when every byte of it is on disk (another name, fsync, rename). The bytes depend on
+nothing but names, types, shapes and values: tensors lie by size of their numbers, then by name, as in files of the
+safetensors library, which keeps every tensor aligned.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from secateur.model.checkpoint import DTYPES, INDEX, SINGLE, Entry, read_header
+from secateur.types import ExportError, SecateurError
+
+#: a stored tensor's type (safetensors' name) and shape
+Layout = tuple[str, tuple[int, ...]]
+#: files are split above this, as transformers does
+SHARD = 5_000_000_000
+#: what transformers asks of a file's metadata
+METADATA = {"format": "pt"}
+_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def layout_of(tensor: Tensor) -> Layout:
+    """Type and shape as safetensors writes them."""
+    return _NAMES[tensor.dtype], tuple(tensor.shape)
+
+
+def layout_bytes(layout: Layout) -> int:
+    """Bytes of one tensor's data."""
+    dtype, shape = layout
+    return DTYPES[dtype].itemsize * math.prod(shape)
+
+
+def file_bytes(layouts: Mapping[str, Layout], metadata: Mapping[str, str] = METADATA, shard: int = SHARD) -> int:
+    """Bytes on disk of all .safetensors files that will hold these tensors, headers included, exactly."""
+    return sum(len(_header(one, metadata)) + _data(one) for one in split(layouts, shard))
+
+
+def split(layouts: Mapping[str, Layout], shard: int = SHARD) -> list[dict[str, Layout]]:
+    """The shards: tensors in the order of their names (`layers.2` before `layers.10`), each as full as it gets."""
+    shards: list[dict[str, Layout]] = [{}]
+    filled = 0
+    for name in sorted(layouts, key=_natural):
+        size = layout_bytes(layouts[name])
+        if shards[-1] and filled + size > shard:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = layouts[name]
+        filled += size
+    return [dict(sorted(one.items(), key=_order)) for one in shards]
+
+
+def write_model(
+    folder: Path,
+    layouts: Mapping[str, Layout],
+    produce: Callable[[str], Tensor | Iterator[bytes]],
+    metadata: Mapping[str, str] = METADATA,
+    shard: int = SHARD,
+) -> list[Path]:
+    """Write `model.safetensors`, or shards and their index, asking `produce` for one tensor after the other.
+
+    Shards of an earlier model in the same folder are removed once the new files are there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = split(layouts, shard)
+    n = len(shards)
+    files = [SINGLE] if n == 1 else [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
+    for file, one in zip(files, shards, strict=True):
+        write_file(folder / file, one, produce, metadata)
+    if n > 1:
+        where = {name: file for file, one in zip(files, shards, strict=True) for name in one}
+        index = {"metadata": {"total_size": sum(map(_data, shards))}, "weight_map": dict(sorted(where.items()))}
+        write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    for old in folder.glob("model*"):
+        ours = _OURS.fullmatch(old.name) and old.name not in files
+        if ours and not (old.name == INDEX and n > 1):
+            old.unlink()
+    return [folder / file for file in files]
+
+
+def write_file(
+    path: Path,
+    layouts: Mapping[str, Layout],
+    produce: Callable[[str], Tensor | Iterator[bytes]],
+    metadata: Mapping[str, str] = METADATA,
+) -> None:
+    """Write one .safetensors file. `produce(name)` gives a tensor of the announced layout, or its bytes in chunks."""
+    layouts = dict(sorted(layouts.items(), key=_order))
+    with atomic(path) as file:
+        file.write(_header(layouts, metadata))
+        for name, layout in layouts.items():
+            made = produce(name)
+            if isinstance(made, Tensor):
+                if layout_of(made) != layout:
+                    raise ExportError(f"`{name}` was priced as {layout} and came as {layout_of(made)}")
+                if made.numel():
+                    file.write(_raw(made))
+            else:
+                for chunk in made:
+                    file.write(chunk)
+        expected = len(_header(layouts, metadata)) + _data(layouts)
+        if file.tell() != expected:
+            raise ExportError(f"{path.name} was priced at {expected} bytes and came to {file.tell()}")
+
+
+def write_config(folder: Path, config: Mapping[str, object]) -> None:
+    """Write config.json, the same bytes for the same config."""
+    write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, that becomes `path` when the block ends well, and nothing when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise SecateurError(
+                f"the disk is full: {path} could not be written ({error.strerror})",
+                "make room and run the same command again; finished work is kept and taken up",
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Finished pieces of a model, one file each, to be put together in the end. A killed run finds them again."""
+
+    folder: Path
+
+    def save(self, piece: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a piece's tensors, whole or not at all."""
+        layouts = {name: layout_of(tensor) for name, tensor in tensors.items()}
+        write_file(self._path(piece), layouts, tensors.__getitem__)
+
+    def has(self, piece: str) -> bool:
+        return self._path(piece).exists()
+
+    def layouts(self, pieces: Sequence[str]) -> dict[str, Layout]:
+        """Every tensor of these pieces."""
+        return {name: (entry.dtype, entry.shape) for name, entry in self._entries(pieces).items()}
+
+    def stitch(
+        self, pieces: Sequence[str], out: Path, metadata: Mapping[str, str] = METADATA, shard: int = SHARD
+    ) -> list[Path]:
+        """One model of these pieces in `out`. Bytes are copied through; the pieces stay (see `clear`)."""
+        entries = self._entries(pieces)
+        layouts = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+        return write_model(out, layouts, lambda name: _chunks(entries[name]), metadata, shard)
+
+    def clear(self) -> None:
+        """Remove every piece, and the folder if nothing else is in it."""
+        for file in self.folder.glob("*.safetensors"):
+            file.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _path(self, piece: str) -> Path:
+        return self.folder / f"{piece}.safetensors"
+
+    def _entries(self, pieces: Sequence[str]) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for piece in pieces:
+            for name, entry in read_header(self._path(piece)).items():
+                if name in found:
+                    raise ExportError(f"`{name}` is in two pieces, {found[name].file.stem} and {piece}")
+                found[name] = entry
+        return found
+
+
+def _header(layouts: Mapping[str, Layout], metadata: Mapping[str, str]) -> bytes:
+    """Length, then JSON padded with spaces to eight bytes; `layouts` in the order in which their data lie."""
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    at = 0
+    for name, (dtype, shape) in layouts.items():
+        end = at + layout_bytes((dtype, shape))
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _data(layouts: Mapping[str, Layout]) -> int:
+    return sum(map(layout_bytes, layouts.values()))
+
+
+def _order(item: tuple[str, Layout]) -> tuple[int, str]:
+    return -DTYPES[item[1][0]].itemsize, item[0]
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _chunks(entry: Entry, size: int = 1 << 24) -> Iterator[bytes]:
+    left = entry.bytes
+    with entry.file.open("rb") as file:
+        file.seek(entry.start)
+        while left:
+            chunk = file.read(min(size, left))
+            if not chunk:
+                hint = "remove it and run the same command again"
+                raise ExportError(f"{entry.file} is shorter than its header says", hint)
+            left -= len(chunk)
+            yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name itself survives a power cut; some systems cannot open folders, and need not."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)

@@ -1,0 +1,112 @@
+"""Our own file: the codes of any edit packed at their true width, scales as they are. Only Secateur reads it.
+
+For grids that no runtime knows (ternary at 1.6 bits, codebooks), embeddings below 8 bits, and architectures that other
+formats refuse. The weights are `model.safetensors`: beside plain tensors, a matrix `name` on a grid is `name.codes`,
+`name.scale` and so on, whole numbers as bytes without gaps. config.json says which edit each matrix has:
+
+    "quantization_config": {"quant_method": "secateur", "format": "packed", "version": 1,
+                            "matrices": {name: {"edit": "int(bits=3, group=64)", "shape": [rows, cols], ...}}}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses
+from secateur.export._verify import compare
+from secateur.export._write import Layout, write_config
+from secateur.maths.grids import Coded
+from secateur.maths.packing import pack, packed_bytes
+from secateur.model.checkpoint import DTYPES
+from secateur.parts.edits import GridEdit, Part, text
+from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.int import Int
+from secateur.parts.edits.keep import Keep
+from secateur.types import Edit, Plan, Unit
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Holds any edit that says what its payload is."""
+
+    name: str = "packed"
+
+    def edits(self) -> tuple[Edit, ...]:
+        return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        group = getattr(edit, "group", 0)
+        odd = sorted({m.cols for m in unit.matrices if group and m.cols % group})
+        if odd:
+            return f"rows of {odd[0]} do not divide into groups of {group}"
+        return dense_refuses(unit) if hasattr(edit, "payload") else "this edit does not say what it would store"
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        """Every unit is read on its own."""
+        return ()
+
+    def layout(self, unit: Unit, edit: GridEdit, dtype: str) -> dict[str, Layout]:
+        if isinstance(edit, Keep):
+            return dense_layout(unit, dtype)
+        return {
+            f"{m.key}.{name}": _layout(part, dtype)
+            for m in unit.matrices
+            for name, part in edit.payload(m.rows, m.cols).items()
+        }
+
+    def encode(self, unit: Unit, edit: GridEdit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        if isinstance(edit, Keep):
+            return dense_encode(unit, coded, dtype)
+        return {
+            f"{m.key}.{name}": _encode(part, coded[m.key].tensors[name], dtype)
+            for m in unit.matrices
+            for name, part in edit.payload(m.rows, m.cols).items()
+        }
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        """Write config.json, last of all: a folder that has one is complete."""
+        matrices: dict[str, dict[str, Any]] = {}
+        for unit in units:
+            edit = plan.edits[unit.name]
+            if not isinstance(edit, Keep):
+                for m in unit.matrices:
+                    matrices[m.key] = {"edit": text(edit), "shape": [m.rows, m.cols]}
+                    matrices[m.key] |= {"transposed": True} if m.transposed else {}
+        about = {"quant_method": "secateur", "format": "packed", "version": VERSION, "matrices": matrices}
+        write_config(folder, {**config, "quantization_config": about})
+
+    def verify(self, folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
+        """Our own reader, and the network that transformers builds from the config."""
+        from secateur import __version__
+        from secateur.export._read import network
+
+        model = network(folder)
+        error = compare(model(tokens).logits.float(), reference_logits, 1e-3, folder)
+        return {"verified_in": f"secateur {__version__}", "logit_error": error}
+
+
+def load(folder: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a packed model under its original name, decoded to float32."""
+    from secateur.export._read import read_model
+
+    return dict(read_model(folder))
+
+
+def _layout(part: Part, dtype: str) -> Layout:
+    if part.levels:
+        return "U8", (packed_bytes(math.prod(part.shape), part.levels),)
+    return part.dtype or FLOATS[dtype], part.shape
+
+
+def _encode(part: Part, tensor: Tensor, dtype: str) -> Tensor:
+    if part.levels:
+        return pack(tensor.int() - part.low, part.levels)
+    return tensor.to(DTYPES[part.dtype or FLOATS[dtype]]).reshape(part.shape).contiguous()

@@ -1,0 +1,52 @@
+"""Plain safetensors: the cut weights in the model's own number type. Every reader loads it; it saves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.export._dense import dense_encode, dense_layout, dense_refuses
+from secateur.export._verify import verify_in_transformers
+from secateur.export._write import Layout, write_config
+from secateur.maths.grids import Coded
+from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.int import Int
+from secateur.parts.edits.keep import Keep
+from secateur.types import Edit, Plan, Unit
+
+
+@dataclass(frozen=True)
+class Safetensors:
+    """Holds any edit, at the price of none: bytes are those of the uncut model."""
+
+    name: str = "safetensors"
+
+    def edits(self) -> tuple[Edit, ...]:
+        return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        return dense_refuses(unit)
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        """No reader's scheme to share."""
+        return ()
+
+    def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        return dense_layout(unit, dtype)
+
+    def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        return dense_encode(unit, coded, dtype)
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        """Write config.json, last of all: a folder that has one is complete."""
+        own = {key: value for key, value in config.items() if key != "quantization_config"}
+        if any(unit.kind == "head" for unit in units):  # it is cut on its own, so nothing may tie it to the embedding
+            own["tie_word_embeddings"] = False
+        write_config(folder, own)
+
+    def verify(self, folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
+        return verify_in_transformers(folder, reference_logits, tokens)

@@ -1,0 +1,1 @@
+"""The vocabulary: ideas that two methods need."""

@@ -1,0 +1,43 @@
+"""MXFP4: 4-bit floats in groups of 32 with a power of two as scale (OCP Microscaling formats)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateur.parts.edits import Part, payload_cost, text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.maths.grids import Grid
+    from secateur.types import Unit
+
+GROUP = 32
+
+
+@dataclass(frozen=True, repr=False)
+class Mxfp4:
+    """E2M1 numbers, one E8M0 exponent per 32 inputs: 4.25 bits."""
+
+    __repr__ = text
+
+    def cost(self, unit: Unit) -> dict[str, float]:
+        return payload_cost(self, unit)
+
+    def grid(self, dtype: str = "float16") -> Grid:
+        from secateur.maths.grids.floats import Mxfp4 as Grid4
+
+        return Grid4()
+
+    def payload(self, rows: int, cols: int) -> dict[str, Part]:
+        return {"codes": Part((rows, cols), 16), "scale": Part((rows, -(-cols // GROUP)), dtype="U8")}
+
+    def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        import torch
+
+        from secateur.parts.edits._fp4 import decode_fp4
+
+        scale = torch.ldexp(torch.ones(1), tensors["scale"].int() - 127)
+        return decode_fp4(tensors["codes"], scale, GROUP)
