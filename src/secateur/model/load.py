@@ -38,8 +38,10 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-def skeleton(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The network that the config describes, in eval mode, parameters on meta, buffers real.
+def skeleton(
+    checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """The network that the config describes, in eval mode, parameters on meta, buffers real and on `device`.
 
     Code that a checkpoint brings along is never run.
     """
@@ -54,7 +56,14 @@ def skeleton(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> nn.M
             network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
         else:
             raise _unknown(checkpoint)
+    for module in network.modules():
+        _own_buffers_to(module, device)
     return network.eval()
+
+
+def _own_buffers_to(module: nn.Module, device: torch.device | str) -> None:
+    for name, buffer in module.named_buffers(recurse=False):
+        module._buffers[name] = buffer.to(device)
 
 
 def _config(checkpoint: Checkpoint):
@@ -93,15 +102,21 @@ def load_block(
     module: nn.Module,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
+    *,
+    recurse: bool = True,
+    made: dict[tuple[Piece, ...], Tensor] | None = None,
 ) -> nn.Module:
     """Fill one module of the skeleton (`module` is the network's submodule `path`) from disk, in place.
 
-    Any module will do: a block, the embedding, the final norm, `""` for the whole network. Parameters that are tied
-    within the module stay tied. `dtype=None` leaves every tensor as stored.
+    Any module will do: a block, the embedding, the final norm, `""` for the whole network; without `recurse` it gets
+    only the parameters that are its own. Parameters tied within the module stay tied; pass one dict as `made` to
+    several calls and they are tied between them too. `dtype=None` leaves every tensor as stored.
     """
-    made: dict[tuple[Piece, ...], Tensor] = {}
+    made = {} if made is None else made
     state: dict[str, Tensor] = {}
     for name, empty in module.state_dict(keep_vars=True).items():
+        if "." in name and not recurse:
+            continue
         pieces = anatomy.sources.get(f"{path}.{name}" if path else name)
         if pieces is None:  # a buffer that transformers rebuilds: it is real already
             continue
@@ -112,16 +127,15 @@ def load_block(
             made[pieces] = nn.Parameter(value, empty.requires_grad) if isinstance(empty, nn.Parameter) else value
         state[name] = made[pieces]
     module.load_state_dict(state, strict=False, assign=True)
-    for buffer_owner in module.modules():  # made on the CPU with the skeleton
-        for name, buffer in buffer_owner.named_buffers(recurse=False):
-            buffer_owner._buffers[name] = buffer.to(device)
+    for owner in module.modules() if recurse else (module,):
+        _own_buffers_to(owner, device)
     return module
 
 
-def unload(module: nn.Module) -> nn.Module:
+def unload(module: nn.Module, *, recurse: bool = True) -> nn.Module:
     """Back to meta: give the memory of the parameters back. Buffers stay; they are small and not all on disk."""
     shared: dict[int, nn.Parameter] = {}
-    for owner in module.modules():
+    for owner in module.modules() if recurse else (module,):
         for name, parameter in list(owner.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) not in shared:
                 empty = torch.empty_like(parameter, device="meta")

@@ -56,7 +56,7 @@ class Stream:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 8):
         self.checkpoint, self.device, self.batch = checkpoint, torch.device(device), batch
-        self.network = skeleton(checkpoint)
+        self.network = skeleton(checkpoint, device=self.device)
         self.anatomy: Anatomy = anatomy(checkpoint, self.network)
         if not self.anatomy.blocks:
             raise ModelError(
@@ -86,7 +86,7 @@ class Stream:
 
     @contextmanager
     def tail(self, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Inside: a function from hidden states after the last block, [batch, length, width], to logits; with gradient."""
+        """Inside: a function from hidden states behind the last block to logits; gradients flow through it."""
         with self.loaded(*self._around(head=True), cut=cut):
             yield self._tail
 
@@ -114,10 +114,12 @@ class Stream:
 
     @contextmanager
     def loaded(self, *paths: str, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[None]:
-        """Inside, these modules hold their weights, `cut` ones put over them."""
+        """Inside, these modules hold their weights, `cut` ones put over them; one around the blocks, only its own."""
         modules = [self.network.get_submodule(path) for path in paths]
-        for path, module in zip(paths, modules, strict=True):
-            load_block(self.checkpoint, self.anatomy, path, module, torch.float32, self.device)
+        whole = [bool(path) and not self.blocks[0].startswith(path + ".") for path in paths]
+        tied: dict[Any, Tensor] = {}  # a tied head and the embedding get one tensor: a cut of it is a cut of both
+        for path, module, deep in zip(paths, modules, whole, strict=True):
+            load_block(self.checkpoint, self.anatomy, path, module, torch.float32, self.device, recurse=deep, made=tied)
         for parameter in (p for module in modules for p in module.parameters()):
             parameter.requires_grad_(False)
         try:
@@ -125,8 +127,8 @@ class Stream:
                 put(self.network, matrix, values)
             yield
         finally:
-            for module in modules:
-                unload(module)
+            for module, deep in zip(modules, whole, strict=True):
+                unload(module, recurse=deep)
 
     def call(self, index: int, hidden: Tensor) -> Tensor:
         """One (loaded) block on one batch of hidden states."""
