@@ -55,6 +55,8 @@ POINTS = (
             ("hqq", "w2g64"),
         ),
     ),
+    Point("2.7 bits", (("llamacpp", "iq2_m+f16emb"),)),
+    Point("2.9 bits", (("llamacpp", "q2_k+f16emb"),)),
     Point("file", (("llmcompressor", "gptq-w4g128"),), over="all"),
 )
 
@@ -139,7 +141,7 @@ def table(rows: Sequence[dict[str, str]], points: Sequence[tuple[Point, str]]) -
         "|" + "---|" * 12,
     ]
     by = {(r["tool"], r["method"], r["text"]): r for r in rows}
-    names = {"llmcompressor": "llm-compressor", "autoround": "auto-round", "hqq": "hqq"}
+    names = {"llmcompressor": "llm-compressor", "autoround": "auto-round", "hqq": "hqq", "llamacpp": "llama.cpp"}
     for text in dict.fromkeys(r["text"] for r in rows):
         for point, budget in points:
             ours = by.get(("secateur", budget, text))
@@ -191,7 +193,7 @@ def _arguments() -> argparse.Namespace:
     asked.add_argument("--venvs", type=Path, required=True, help="where rivals/venvs.py put the environments")
     asked.add_argument("--work", type=Path, required=True, help="folder for what everybody writes")
     asked.add_argument("--out", type=Path, default=HERE / "rivals.csv")
-    asked.add_argument("--only", default="llmcompressor,autoround,hqq", help="rivals to meet, comma between")
+    asked.add_argument("--only", default="llmcompressor,autoround,hqq,llamacpp", help="rivals to meet, comma between")
     asked.add_argument("--secateur", default=f"{sys.executable} -m secateur", help="how to call ours")
     asked.add_argument("--ours", default="", help="more options for `secateur cut`")
     asked.add_argument("--samples", type=int, default=128, help="calibration windows")

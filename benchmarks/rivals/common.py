@@ -97,12 +97,19 @@ def headers(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+#: beside a file that is not safetensors: `bits_linear` and `file_bytes`, by whoever wrote it
+STORED = "stored.json"
+
+
 def stored(folder: Path, original: Path) -> tuple[float, int]:
     """(bits per weight over the linears of the blocks, bytes of all safetensors files on disk, headers included).
 
     A linear is a matrix of the original inside a numbered block; every tensor that the folder keeps under its name
-    counts for it: codes, scales, zeros, shapes, indices. Its bias does not.
+    counts for it: codes, scales, zeros, shapes, indices. Its bias does not. A file of another kind says its own sizes.
     """
+    if (folder / STORED).exists():
+        told = json.loads((folder / STORED).read_text())
+        return told["bits_linear"], told["file_bytes"]
     was = headers(original)
     inside = {n.removesuffix(".weight"): h for n, h in was.items() if len(h["shape"]) > 1 and re.search(r"\.\d+\.", n)}
     weights = sum(math.prod(h["shape"]) for h in inside.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,4 @@ def cut(method: str, model: Any, tokenizer: Any, calib: Tensor) -> tuple[dict[st
 
 
 if __name__ == "__main__":
-    main("auto-round", "auto-round", cut, __doc__ or "")
+    main("auto-round", version("auto-round"), cut, __doc__ or "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,4 +42,4 @@ def cut(method: str, model: Any, tokenizer: Any, calib: Tensor) -> tuple[dict[st
 
 
 if __name__ == "__main__":
-    main("hqq", "hqq", cut, __doc__ or "")
+    main("hqq", version("hqq"), cut, __doc__ or "")

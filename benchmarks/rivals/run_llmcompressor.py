@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,4 +56,4 @@ def _seen(layer: Any) -> Tensor:
 
 
 if __name__ == "__main__":
-    main("llm-compressor", "llmcompressor", cut, __doc__ or "")
+    main("llm-compressor", version("llmcompressor"), cut, __doc__ or "")

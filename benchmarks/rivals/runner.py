@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from torch import Tensor
 Cut = Callable[[str, Any, Any, Tensor], tuple[dict[str, Tensor], Callable[[Path], None]]]
 
 
-def main(tool: str, package: str, cut: Cut, doc: str) -> None:
+def main(tool: str, version: str, cut: Cut, doc: str) -> None:
     """Run one method of one rival; with --text and --out, score what it saved in a process of its own."""
     args = _arguments(doc)
     model, tokenizer = load(args.model), load_tokenizer(args.model)
     calib = windows(tokenizer, args.calib, args.samples, args.seq_len)
     cpu, wall = cpu_seconds(), time.time()
     dense, write = cut(args.method, model, tokenizer, calib)
-    run = stamp() | {"tool": tool, "version": version(package), "method": args.method, "model": args.model.name}
+    run = stamp() | {"tool": tool, "version": version, "method": args.method, "model": args.model.name}
     run |= {"samples": len(calib), "seq_len": args.seq_len, "threads": THREADS}
     run |= {"cpu_s": round(cpu_seconds() - cpu, 2)}
     shutil.rmtree(args.save, ignore_errors=True)
