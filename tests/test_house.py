@@ -121,7 +121,7 @@ def test_the_ground_floor_knows_no_torch(file: Path):
 @pytest.mark.parametrize("file", [file for file in FILES if part(module(file)) == "maths"], ids=module)
 def test_maths_knows_tensors_only(file: Path):
     named = {name for _, name in imports(ast.parse(file.read_text(encoding="utf-8")), module(file), False)}
-    outside = {"logging", "pathlib", "json", "os", "torch.nn", "transformers", "safetensors"}
+    outside = {"logging", "pathlib", "json", "torch.nn", "transformers", "safetensors"}
     assert not named & outside, f"{file} imports {named & outside}; maths has tensors in and tensors out"
 
 

@@ -1,0 +1,93 @@
+"""The tables: every number of the result is in them, and they can be read without colour."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from secateur.cli import show
+
+CUT = {
+    "budget": {"asked": "4.25 bits/weight", "bits_per_weight": 4.25},
+    "spent": {"bytes": 7467996, "bits_per_weight": 4.2487},
+    "loss_before": 3.52345,
+    "loss_after": 3.52712,
+    "damage_predicted": 0.0031,
+    "damage_error": 0.0004,
+    "damage_measured": 0.00367,
+    "seconds": 61.2,
+    "peak_rss_bytes": 512_000_000,
+    "resumed": True,
+    "coverage": 0.997,
+    "skipped": [{"unit": f"norm.{at}", "reason": "a vector"} for at in range(8)] + [{"unit": "x", "reason": "[odd]"}],
+    "export": {
+        "format": "compressed-tensors",
+        "files": ["model.safetensors"],
+        "bytes_on_disk": 7467996,
+        "verified_in": "transformers 5.23.0",
+        "logit_error": 1.2e-6,
+    },
+}
+
+
+def drawn(what) -> str:
+    """As a pipe sees it, spaces folded."""
+    console = Console(file=io.StringIO(), width=120, highlight=False)
+    console.print(what)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_a_cut_shows_every_number():
+    text = drawn(show.cut(CUT))
+    for word in ("4.250", "4.249", "7,467,996", "100.0%", "3.5234", "3.5271", "0.00310 ± 0.00040", "0.00367", "1.18"):
+        assert word in text, word
+    assert "compressed-tensors, 7.47 MB on disk, seen to load in transformers 5.23.0, logits within 1.2e-06" in text
+    assert "99.7% of the parameter bytes" in text
+    assert "1 min 1 s, 512 MB of memory at most, earlier work was taken up" in text
+    assert "norm.5 and 2 more: a vector" in text
+    assert "x: [odd]" in text
+
+
+def test_a_cut_without_export_or_prediction_can_be_drawn():
+    bare = CUT | {"export": {}, "damage_predicted": 0.0, "damage_error": None, "skipped": [], "resumed": False}
+    text = drawn(show.cut(bare))
+    assert "left as it was" not in text
+    assert "earlier work" not in text
+
+
+def test_inspect_groups_the_blocks():
+    units = [
+        {"name": f"model.layers.{at}.mlp.down_proj", "kind": "linear", "bytes": 600, "shape": [2, 3]} for at in range(3)
+    ]
+    found = {"model": "tiny", "parameters": 1000, "bytes": 2000, "units": units, "skipped": []}
+    text = drawn(show.inspect(found))
+    assert "model.layers.*.mlp.down_proj linear 3 1,800 90.0%" in text
+    assert "1,000 parameters in 2 kB" in text
+
+
+def test_measure_leaves_out_what_nobody_has():
+    rows = [
+        {"model": "a", "loss": 3.5, "perplexity": 33.1, "bytes": 1234, "seconds": 2.0},
+        {"model": "b [x]", "loss": 3.6, "kl": 0.0123, "agreement": 0.91, "bytes": 1000, "seconds": 1.0},
+    ]
+    text = drawn(show.measure({"rows": rows}))
+    assert "accuracy" not in text
+    assert "b [x] 3.6000 0.0123 91.00% 1,000 1.0 s" in text
+
+
+def test_the_frontier_names_the_floor_and_the_mixture():
+    edits = {"a": "int(bits=4, group=64)", "b": "int(bits=4, group=64)", "c": "keep()"}
+    plan = {"budget": "4 bits/weight", "spent": {"bytes": 99, "bits_per_weight": 3.999}, "edits": edits}
+    plan |= {"damage": 0.02, "error": 0.001, "bound": 0.0199, "file": "plan.yaml"}
+    text = drawn(show.frontier({"plans": [plan]}))
+    assert "0.0200 ± 0.00100" in text
+    assert "0.0199" in text
+    assert show.mixture(edits.values()) == "2 int(bits=4, group=64), 1 keep()"
+    assert show.mixture("abcd") == "1 a, 1 b, 1 c and 1 kinds more"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999, "999 bytes"), (7_468_000, "7.47 MB"), (16e9, "16 GB"), (1500, "1.5 kB")]
+)
+def test_sizes(value, text):
+    assert show.size(value) == text
