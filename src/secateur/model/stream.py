@@ -32,6 +32,8 @@ class _Stop(Exception):
 class _Recorder(nn.Module):
     """Stands in for a block: notes how it is called, and hands on what `swap` says (or what came in)."""
 
+    swap: Tensor | None
+
     def __init__(self, block: nn.Module, seen: list[dict[str, Any]], last: bool):
         super().__init__()
         self.__dict__["block"] = block  # not a submodule: the real one stays where it is
