@@ -36,7 +36,8 @@ def choose(
     one_each = csr_array((np.ones(len(group)), (group, items)))
     size = np.array([_unit(row) for row in cost])
     unlimited = np.full(len(size), -np.inf)
-    rules = [LinearConstraint(one_each, 1, 1), LinearConstraint(cost / size[:, None], unlimited, limits / size)]
+    within = LinearConstraint(cost / size[:, None], unlimited, limits / size)  # type: ignore[arg-type]  # SciPy is untyped
+    rules = [LinearConstraint(one_each, 1, 1), within]
     options = {"node_limit": node_limit, "time_limit": time_limit, "mip_rel_gap": 0.0}
     options = {key: limit for key, limit in options.items() if limit is not None}
     sharpen = 1e4  # HiGHS stops at an absolute gap of 1e-6, which this makes 1e-10
