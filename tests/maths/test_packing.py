@@ -14,6 +14,7 @@ from secateur.maths.packing import (
     pack_words,
     packed_bytes,
     unpack,
+    unpack_exponents,
     unpack_nibbles,
     unpack_words,
 )
@@ -73,6 +74,16 @@ def test_words_in_chunks_of_rows(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packing, "_CHUNK", 120)
     assert torch.equal(pack_words(codes, 3), whole)
     assert torch.equal(unpack_words(whole, 3, 40).long(), codes)
+
+
+def test_exponents():
+    assert unpack_exponents(torch.tensor([0, 126, 127, 130, 254], dtype=torch.uint8)).tolist() == [
+        2.0**-127,
+        0.5,
+        1.0,
+        8.0,
+        2.0**127,
+    ]
 
 
 def test_nibbles():

@@ -49,6 +49,10 @@ class Format(Protocol):
         """Those tensors, from the coded matrices of the unit (by `matrix.key`)."""
         ...
 
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        """What the runtime's reader makes of a matrix's `Coded.values`, in float32: some round once more."""
+        ...
+
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json beside the finished tensors, last of all."""
         ...

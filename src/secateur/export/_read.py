@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.export._dense import FLOATS
-from secateur.maths.packing import unpack, unpack_nibbles, unpack_words
+from secateur.maths.packing import unpack, unpack_exponents, unpack_nibbles, unpack_words
 from secateur.model.checkpoint import Checkpoint, Entry, open_checkpoint
 from secateur.parts import edits
 from secateur.parts.edits import GridEdit, Part
@@ -174,8 +174,7 @@ class _CompressedMatrix:
     def read(self) -> Tensor:
         codes, scale = self._codes(), self._get("weight_scale")
         if scale.dtype == torch.uint8:
-            exponent = scale.int() - 127
-            scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)
+            scale = unpack_exponents(scale)
         if f"{self.base}.weight_global_scale" in self.checkpoint.tensors and self.args["type"] == "float":
             scale = scale.float() / self._get("weight_global_scale")
         if f"{self.base}.weight_zero_point" in self.checkpoint.tensors:

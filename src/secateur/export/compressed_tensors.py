@@ -5,7 +5,7 @@ was found by trying (docs/guides/formats.md) and decides what is refused here:
 
 - integers are packed densely, 2 to 8 bits, in any group that divides the row; a scale may be negative, and of any type;
 - embeddings only at 8 bits, unpacked: transformers looks for `weight` on them;
-- 4-bit floats are decoded to bfloat16 whatever is asked, so only bfloat16 models have them;
+- 4-bit floats are decoded to bfloat16 whatever is asked, so only bfloat16 models can run with them;
 - one scheme for all experts of the model;
 - packed zero points are refused by transformers 5.23; there each is a byte, as in blocks of 1 x group.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.export._codecs import Codec, Fp4Groups, codec
@@ -99,6 +100,14 @@ class CompressedTensors:
             parts = how.encode(rows, FLOATS[dtype])
             out.update({f"{one.base}.{part}": tensor.contiguous() for part, tensor in parts.items()})
         return out | {twin: out[part] for twin, part in self._twins(unit, how)}
+
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        """4-bit floats come as bfloat16; experts come in the type of their scales, except FP8, which comes exactly."""
+        if isinstance(edit, Mxfp4 | Nvfp4):
+            return values.bfloat16().float()
+        if unit.kind == "experts" and isinstance(edit, Int):
+            return values.to(getattr(torch, dtype)).float()
+        return values
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""
@@ -235,7 +244,6 @@ def _left_alone(folder: Path) -> list[str]:
     from secateur.model.checkpoint import open_tensors
 
     entries = open_tensors(folder)
-    plain = (
-        n for n, e in entries.items() if len(e.shape) == 2 and e.dtype in FLOATS.values() and n.endswith(".weight")
-    )
-    return sorted(name.removesuffix(".weight") for name in plain if f"{name}_scale" not in entries)
+    plain = [name for name, entry in entries.items() if len(entry.shape) == 2 and entry.dtype in FLOATS.values()]
+    whole = [name for name in plain if name.endswith(".weight") and f"{name}_scale" not in entries]
+    return sorted(name.removesuffix(".weight") for name in whole)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses
@@ -40,6 +41,9 @@ class Safetensors:
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
         return dense_encode(unit, coded, dtype)
+
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        return values.to(getattr(torch, dtype)).float()
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""

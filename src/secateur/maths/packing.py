@@ -82,6 +82,12 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), -1).flatten(-2)
 
 
+def unpack_exponents(codes: Tensor) -> Tensor:
+    """E8M0 scales: the powers of two, in float32, whose exponents plus 127 are the uint8 `codes`."""
+    exponents = codes.int() - 127
+    return torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents)
+
+
 def _bits(levels: int) -> int:
     return max(1, (levels - 1).bit_length())
 

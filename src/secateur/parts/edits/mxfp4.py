@@ -35,9 +35,7 @@ class Mxfp4:
         return {"codes": Part((rows, cols), 16), "scale": Part((rows, -(-cols // GROUP)), dtype="U8")}
 
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        import torch
-
+        from secateur.maths.packing import unpack_exponents
         from secateur.parts.edits._fp4 import decode_fp4
 
-        scale = torch.ldexp(torch.ones(1), tensors["scale"].int() - 127)
-        return decode_fp4(tensors["codes"], scale, GROUP)
+        return decode_fp4(tensors["codes"], unpack_exponents(tensors["scale"]), GROUP)
