@@ -65,7 +65,10 @@ class Question:
         floor = self.floor() if floor is None else floor
         chosen = {unit.name: self.menu.edits[e] for unit, e in zip(self.menu.units, edits.tolist(), strict=True)}
         damage, error = expected(self.menu, edits)
-        about = {key: value for key, value in self.menu.about.items() if isinstance(value, str | int | float | None)}
+        plain = {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in self.menu.about.items()
+        }
+        about = {key: value for key, value in plain.items() if isinstance(value, str | int | float | None)}
         about["allocate"] = name
         return Plan(chosen, spent(self.menu, edits), damage, error, min(floor, damage), written(self.budget), about)
 
