@@ -90,7 +90,7 @@ def find(name: str, config: Mapping[str, Any] | None = None, anatomy: Anatomy | 
 _HOME = {
     **dict.fromkeys(("Parts", "file_bytes", "write_model", "layout_of"), "secateur.export._write"),
     **dict.fromkeys(("export_folder", "companions"), "secateur.export._convert"),
-    **dict.fromkeys(("read_model", "Reading"), "secateur.export._read"),
+    **dict.fromkeys(("read_model", "open_reading", "Reading"), "secateur.export._read"),
     "asymmetric_reloads": "secateur.export.compressed_tensors",
 }
 

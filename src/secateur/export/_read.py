@@ -6,6 +6,7 @@ measured block by block like an uncut one.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur.export._dense import FLOATS
+from secateur.export._write import model_files
 from secateur.maths.packing import unpack, unpack_exponents, unpack_nibbles, unpack_words
-from secateur.model.checkpoint import Checkpoint, Entry, open_checkpoint
+from secateur.model.checkpoint import Checkpoint, Entry, open_checkpoint, read_header
 from secateur.parts import edits
 from secateur.parts.edits import GridEdit, Part
 from secateur.types import ModelError
@@ -61,7 +63,7 @@ class Reading:
 
 def open_reading(folder: str | Path) -> Reading:
     """Read the headers of a model that may be cut: plain, packed, or compressed-tensors (also of other makers)."""
-    checkpoint = open_checkpoint(folder, quantized=True)
+    checkpoint = _open(folder)
     about = dict(checkpoint.config.get("quantization_config") or {})
     method = about.get("quant_method")
     if not about:
@@ -78,6 +80,19 @@ def open_reading(folder: str | Path) -> Reading:
     for name, source in decoded.items():
         tensors[name] = Entry(kind, source.shape, checkpoint.folder, 0, 0)
     return Reading(checkpoint.folder, checkpoint.config, tensors, checkpoint, decoded)
+
+
+def _open(folder: str | Path) -> Checkpoint:
+    """As `open_checkpoint`, for packed weights under their own name as well."""
+    packed = [file for file in model_files(Path(folder), "packed") if file.suffix == ".safetensors"]
+    if not packed or not (Path(folder) / "config.json").exists():
+        return open_checkpoint(folder, quantized=True)
+    entries = {name: entry for file in packed for name, entry in read_header(file).items()}
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    expected = packed[0].name.partition("-of-")[2].partition(".")[0]
+    if expected and len(packed) != int(expected):
+        raise ModelError(f"{folder} holds {len(packed)} of {int(expected)} packed files", "copy the missing ones")
+    return Checkpoint(Path(folder), config, entries)
 
 
 def read_model(folder: str | Path) -> Iterator[tuple[str, Tensor]]:

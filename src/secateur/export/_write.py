@@ -1,7 +1,7 @@
 """Writing safetensors files: known to the byte beforehand, one tensor in memory at a time, whole or not at all.
 
 A file appears under its name only when every byte of it is on disk (another name, fsync, rename). The bytes depend on
-nothing but names, types, shapes and values: tensors lie by size of their numbers, then by name, as in files of the
+nothing but names, types, shapes and values: tensors lie by type, widest numbers first, then by name, as in files of the
 safetensors library, which keeps every tensor aligned.
 """
 
@@ -31,7 +31,24 @@ Layout = tuple[str, tuple[int, ...]]
 SHARD = 5_000_000_000
 #: what transformers asks of a file's metadata
 METADATA = {"format": "pt"}
-_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+#: the order in which the safetensors library lays types, so that our files are the same as its own, byte for byte
+_ORDER = (
+    "U8",
+    "I8",
+    "F8_E5M2",
+    "F8_E4M3",
+    "F8_E8M0",
+    "I16",
+    "U16",
+    "F16",
+    "BF16",
+    "I32",
+    "U32",
+    "F32",
+    "F64",
+    "I64",
+    "U64",
+)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -86,11 +103,16 @@ def write_model(
         where = {name: file for file, one in zip(files, shards, strict=True) for name in one}
         index = {"metadata": {"total_size": sum(map(_data, shards))}, "weight_map": dict(sorted(where.items()))}
         write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
-    for old in folder.glob("model*"):
-        ours = _OURS.fullmatch(old.name) and old.name not in files
-        if ours and not (old.name == INDEX and n > 1):
+    for old in model_files(folder):
+        if old.name not in files and not (old.name == INDEX and n > 1):
             old.unlink()
     return [folder / file for file in files]
+
+
+def model_files(folder: Path, stem: str = "model") -> list[Path]:
+    """The files of this name that hold weights, and their index if there is one."""
+    pattern = re.compile(stem + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+    return sorted(file for file in folder.glob(f"{stem}*") if pattern.fullmatch(file.name))
 
 
 def write_file(
@@ -216,7 +238,8 @@ def _data(layouts: Mapping[str, Layout]) -> int:
 
 
 def _order(item: tuple[str, Layout]) -> tuple[int, str]:
-    return -DTYPES[item[1][0]].itemsize, item[0]
+    kind = item[1][0]
+    return -(_ORDER.index(kind) if kind in _ORDER else -1), item[0]
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

@@ -1,8 +1,9 @@
 """Our own file: the codes of any edit packed at their true width, scales as they are. Only Secateur reads it.
 
 For grids that no runtime knows (ternary at 1.6 bits, codebooks), embeddings below 8 bits, and architectures that other
-formats refuse. The weights are `model.safetensors`: beside plain tensors, a matrix `name` on a grid is `name.codes`,
-`name.scale` and so on, whole numbers as bytes without gaps. config.json says which edit each matrix has:
+formats refuse. The weights are `packed.safetensors`, or shards of that name: transformers, which would take codes for
+weights that are missing and make them up, then says that there is no model. Beside plain tensors, a matrix `name` on a
+grid is `name.codes`, `name.scale` and so on, whole numbers as bytes without gaps. config.json says which edit it has:
 
     "quantization_config": {"quant_method": "secateur", "format": "packed", "version": 1,
                             "matrices": {name: {"edit": "int(bits=3, group=64)", "shape": [rows, cols], ...}}}
@@ -11,6 +12,7 @@ formats refuse. The weights are `model.safetensors`: beside plain tensors, a mat
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses
 from secateur.export._verify import compare
-from secateur.export._write import Layout, write_config
+from secateur.export._write import Layout, model_files, write_config, write_text
 from secateur.maths.grids import Coded
 from secateur.maths.packing import pack, packed_bytes
 from secateur.model.checkpoint import DTYPES
@@ -76,7 +78,7 @@ class Packed:
         return values
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        """Write config.json, last of all: a folder that has one is complete."""
+        """Give the weights their name and write config.json, last of all: a folder that has one is complete."""
         matrices: dict[str, dict[str, Any]] = {}
         for unit in units:
             edit = plan.edits[unit.name]
@@ -85,6 +87,7 @@ class Packed:
                     matrices[m.key] = {"edit": text(edit), "shape": [m.rows, m.cols]}
                     matrices[m.key] |= {"transposed": True} if m.transposed else {}
         about = {"quant_method": "secateur", "format": "packed", "version": VERSION, "matrices": matrices}
+        _rename(folder)
         write_config(folder, {**config, "quantization_config": about})
 
     def verify(self, folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
@@ -103,6 +106,20 @@ def load(folder: str | Path) -> dict[str, Tensor]:
     from secateur.export._read import read_model
 
     return dict(read_model(folder))
+
+
+def _rename(folder: Path) -> None:
+    """From `model*` to `packed*`, the index last; files of an earlier packed model go."""
+    fresh = model_files(folder)
+    for old in model_files(folder, "packed") if fresh else ():
+        old.unlink()
+    for file in sorted(fresh, key=lambda file: file.suffix == ".json"):
+        to = file.with_name(file.name.replace("model", "packed", 1))
+        if file.suffix == ".json":
+            write_text(to, file.read_text(encoding="utf-8").replace('"model-', '"packed-'))
+            file.unlink()
+        else:
+            os.replace(file, to)
 
 
 def _layout(part: Part, dtype: str) -> Layout:

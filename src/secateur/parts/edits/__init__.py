@@ -106,7 +106,9 @@ def parse(words: str) -> Edit:
         raise PlanError(f"`{words}` has {len(tree.args)} values, but `{tree.func.id}` takes {len(known)}", hint)
     values: dict[str, Any] = {}
     for name, value in chain(zip(known, tree.args, strict=False), ((k.arg, k.value) for k in tree.keywords)):
-        if name not in known or name in values:
+        if name in values:
+            raise PlanError(f"`{words}` says `{name}` twice", hint)
+        if name not in known:
             near = get_close_matches(str(name), known, 1)
             takes = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(known) or 'nothing'}"
             raise PlanError(f"`{tree.func.id}` has no `{name}` to set (in `{words}`)", takes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from secateur.parts.edits import Part, payload_cost, text
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from secateur.maths.grids import Grid
     from secateur.types import Unit
 
-GROUP = 32
-
 
 @dataclass(frozen=True, repr=False)
 class Mxfp4:
     """E2M1 numbers, one E8M0 exponent per 32 inputs: 4.25 bits."""
+
+    group: ClassVar[int] = 32
 
     __repr__ = text
 
@@ -32,10 +32,10 @@ class Mxfp4:
         return Grid4()
 
     def payload(self, rows: int, cols: int) -> dict[str, Part]:
-        return {"codes": Part((rows, cols), 16), "scale": Part((rows, -(-cols // GROUP)), dtype="U8")}
+        return {"codes": Part((rows, cols), 16), "scale": Part((rows, -(-cols // self.group)), dtype="U8")}
 
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         from secateur.maths.packing import unpack_exponents
         from secateur.parts.edits._fp4 import decode_fp4
 
-        return decode_fp4(tensors["codes"], unpack_exponents(tensors["scale"]), GROUP)
+        return decode_fp4(tensors["codes"], unpack_exponents(tensors["scale"]), self.group)

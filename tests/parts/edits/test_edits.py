@@ -1,0 +1,133 @@
+"""Edits are plain values: they can be written, read back, priced and decoded; nothing in their text is ever run."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+import torch
+
+from secateur.parts import edits
+from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.int import Int
+from secateur.parts.edits.keep import Keep
+from secateur.parts.edits.mxfp4 import Mxfp4
+from secateur.parts.edits.nvfp4 import Nvfp4
+from secateur.types import Edit, Matrix, PlanError, Unit
+
+ALL = [Keep(), Int(3, 64), Int(2, 32, symmetric=False), Int(2, 32, scale="fp8"), Int(8, 0), Fp8(), Mxfp4(), Nvfp4()]
+
+
+def test_examples():
+    assert doctest.testmod(edits).failed == 0
+
+
+def test_every_file_has_its_class():
+    assert edits.names() == ["fp8", "int", "keep", "mxfp4", "nvfp4"]
+    assert [edits.find(name).__name__ for name in edits.names()] == ["Fp8", "Int", "Keep", "Mxfp4", "Nvfp4"]
+
+
+@pytest.mark.parametrize("edit", ALL, ids=str)
+def test_text_reads_back(edit):
+    assert edits.parse(edits.text(edit)) == edit
+    assert repr(edit) == edits.text(edit)
+    assert isinstance(edit, Edit) and hash(edit) == hash(edits.parse(repr(edit)))
+
+
+def test_text_leaves_out_what_goes_without_saying():
+    assert edits.text(Int(4)) == "int(bits=4)"
+    assert edits.text(Int(4, 64, symmetric=False)) == "int(bits=4, group=64, symmetric=False)"
+    assert edits.parse("int(4, 64)") == Int(4, 64)
+    assert edits.parse(" fp8 ") == Fp8()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("int(bits=3, groups=64)", r"(?s)`int` has no `groups` to set.*did you mean `group`\?"),
+        ("itn(bits=3)", r"(?s)there is no edit `itn`.*did you mean `int`\?"),
+        ("q4_k", "there is no edit `q4_k`"),
+        ("int()", "(?s)lacks a value.*`int` needs bits"),
+        ("int(bits=9)", "int has 2 to 8 bits, not 9"),
+        ("int(bits=3, group=4)", "too small to pay for its scale"),
+        ("int(bits=3, scale='fp4')", "no scales of type `fp4`"),
+        ("int(bits=3, bits=4)", "says `bits` twice"),
+        ("int(3, bits=4)", "says `bits` twice"),
+        ("int(1, 2, 3, 4, 5)", "has 5 values, but `int` takes 4"),
+        ("int(bits=print(1))", "is not a plain value"),
+        ("__import__('os')", "there is no edit `__import__`"),
+        ("a.b()", "cannot read"),
+        ("int(bits=3", "cannot read"),
+        ("", "cannot read"),
+        ("_fp4()", "there is no edit `_fp4`"),
+        ("int(bits='3')", "int has 2 to 8 bits"),
+        ("int(**{'bits': 3})", "`int` has no `None` to set"),
+        ("keep(1)", "has 1 values, but `keep` takes 0"),
+    ],
+)
+def test_what_cannot_be_read_says_why(words, why):
+    with pytest.raises(PlanError, match=why):
+        edits.parse(words)
+
+
+PAIR = Unit("m", "linear", (Matrix("a.weight", 3, 64, "m"), Matrix("b.weight", 5, 64, "m")))
+
+
+@pytest.mark.parametrize(
+    ("edit", "bits"),
+    [
+        (Keep(), 16),
+        (Int(3, 32), 3 + 16 / 32),
+        (Int(2, 32, scale="fp8"), 2.25),
+        (Int(4, 32, symmetric=False), 4 + 16 / 32 + 4 / 32),
+        (Int(8, 0), 8 + 16 / 64),
+        (Fp8(), 8 + 16 / 64),
+        (Mxfp4(), 4.25),
+        (Nvfp4(), 4.5 + 2 * 32 / PAIR.size),
+    ],
+    ids=str,
+)
+def test_price_without_a_format(edit, bits):
+    assert edit.cost(PAIR)["bytes"] * 8 / PAIR.size == pytest.approx(bits, abs=0.02)
+    assert edit.cost(PAIR)["payload"] == edit.cost(PAIR)["bytes"]
+
+
+def test_decode_by_hand():
+    codes = torch.tensor([[-2, 1, 0, -1]])
+    assert Int(2, 0).decode({"codes": codes, "scale": torch.tensor([[-0.5]])}).tolist() == [[1.0, -0.5, 0.0, 0.5]]
+    zeros = {
+        "codes": torch.arange(16).reshape(1, 16),
+        "scale": torch.tensor([[1.0, 2.0]]),
+        "zero": torch.tensor([[0, 8]]),
+    }
+    values = Int(4, 8, symmetric=False).decode(zeros)
+    assert values.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 0, 2, 4, 6, 8, 10, 12, 14]]
+    fp4 = torch.arange(16, dtype=torch.uint8).repeat(2)[None]
+    numbers = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+    numbers += [-x for x in numbers]
+    assert Mxfp4().decode({"codes": fp4, "scale": torch.tensor([[128]], dtype=torch.uint8)}).tolist() == [
+        [2 * x for x in numbers * 2]
+    ]
+    scale = torch.tensor([[4.0, 8.0]]).to(torch.float8_e4m3fn)
+    whole = {"codes": fp4, "scale": scale, "global_scale": torch.tensor([16.0])}
+    assert Nvfp4().decode(whole).tolist() == [[x / 4 for x in numbers] + [x / 2 for x in numbers]]
+
+
+def test_grids_have_the_edit_s_numbers():
+    grid = Int(3, 64).grid("bfloat16")
+    assert (grid.bits, grid.group, grid.symmetric, grid.dtype) == (3, 64, True, torch.bfloat16)
+    assert Int(3, 64, scale="fp8").grid("float16").dtype == torch.float8_e4m3fn
+    assert Keep().grid() is None
+
+
+@pytest.mark.parametrize("edit", [Int(3, 32), Int(2, 16, symmetric=False), Int(2, 32, scale="fp8"), Int(4, 0)], ids=str)
+def test_what_a_grid_codes_the_edit_decodes(edit):
+    w = torch.randn(6, 64, generator=torch.Generator().manual_seed(0)) * 0.05
+    fitted = edit.grid("float16").fit(w)
+    coded = fitted.code(fitted.snap(w, fitted.scale, fitted.zero))
+    assert torch.equal(edit.decode(coded.tensors), coded.values)
+    for name, part in edit.payload(6, 64).items():
+        tensor = coded.tensors[name]
+        assert tuple(tensor.shape) == part.shape
+        if part.levels:
+            assert part.low <= int(tensor.min()) and int(tensor.max()) < part.low + part.levels
