@@ -27,11 +27,15 @@ DONE, OURS, YOURS, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass
 class Job:
-    """What a command gets to speak with: `say` on the way, `tell` for progress, `give` for the result."""
+    """What a command gets to speak with: `say` on the way, `tell` for progress, `give` for the result.
+
+    `out` is what it writes, `then` the command that one would give next.
+    """
 
     tell: Tell
     console: Console
     out: Path | None = None
+    then: str = ""
     results: list[tuple[Any, Callable[[Any], RenderableType]]] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -58,6 +62,8 @@ def job(as_json: bool, out: Path | None = None, resumes: bool = False) -> Iterat
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         raise SystemExit(explain(error, on_disk(work.out, resumes))) from None
+    if work.then:
+        console.print(f"next:  {work.then}", style="dim")
     console.print(f"again: {again()}", style="dim")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,7 +43,7 @@ def plan(
         for made, file in zip(plans, files, strict=True):
             if file is not None:
                 save_plan(made, file)
-        result = [_in_short(*pair) for pair in zip(plans, files, strict=True)]
+        result = [show.in_short(made, file) for made, file in zip(plans, files, strict=True)]
         work.give({"plans": result}, show.frontier)
 
 
@@ -52,17 +52,3 @@ def _files(out: Path | None, count: int) -> list[Path | None]:
     if out is None or count == 1:
         return [out] * count
     return [out.with_stem(f"{out.stem}-{at}") for at in range(1, count + 1)]
-
-
-def _in_short(made: Any, file: Path | None) -> dict[str, Any]:
-    from secateur.parts.edits import text
-
-    return {
-        "budget": made.budget,
-        "spent": dict(made.spent),
-        "damage": made.damage,
-        "error": made.error,
-        "bound": made.bound,
-        "edits": {unit: text(edit) for unit, edit in made.edits.items()},
-        "file": None if file is None else str(file),
-    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.cli.progress import seconds
+
+if TYPE_CHECKING:
+    from secateur.types import Plan
 
 #: how each resource is called and written
 _WORDS = {"bits_per_weight": "bits per weight", "seconds": "seconds a pass", "kv_bytes": "cache bytes per token"}
@@ -143,6 +147,21 @@ def frontier(result: Mapping[str, Any]) -> RenderableType:
             Text(str(plan.get("file") or "")),
         )
     return table
+
+
+def in_short(plan: Plan, file: Path | None = None) -> dict[str, Any]:
+    """A plan as one row of the frontier, and of the JSON: its edits as text."""
+    from secateur.parts.edits import text
+
+    return {
+        "budget": plan.budget,
+        "spent": dict(plan.spent),
+        "damage": plan.damage,
+        "error": plan.error,
+        "bound": plan.bound,
+        "edits": {unit: text(edit) for unit, edit in plan.edits.items()},
+        "file": None if file is None else str(file),
+    }
 
 
 def mixture(edits: Iterable[str], at_most: int = 3) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli.options import (
@@ -66,6 +67,7 @@ def survey(
             resume=not fresh,
             tell=work.tell,
         )
+        work.then = shlex.join(["secateur", "plan", str(out), "--budget", "4 bits/weight", "-o", "plan.yaml"])
         work.give({"menu": str(out), **summary(menu)}, show.menu)
 
 
