@@ -55,47 +55,51 @@ def feedback(w: Tensor, grid: Fitted, u: Tensor) -> Tensor:
 def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
     """Two-sided error feedback: values on the grid, [rows, cols]. `u` [cols, cols] and `v` [rows, rows] strictly upper.
 
+    A grid that holds several candidates (scale [n, rows, cols]) is swept for all of them at once: [n, rows, cols].
     Tiles on one anti-diagonal are independent, and so are the entries on one anti-diagonal inside them: a sweep takes
     about 2 (rows + cols) vector steps and two matmuls per tile. Rows of a tile are kept upside down, so that the
     anti-diagonals become diagonals, which are views.
     """
     rows, cols = w.shape
+    n = len(grid.scale) if grid.scale.ndim == 3 else 1
     high, wide = -(-rows // TILE), -(-cols // TILE)
-    wt, scale = _tiles(w), _tiles(grid.scale, 1.0)
-    zero = None if grid.zero is None else _tiles(grid.zero)
+    wt, scale = _tiles(w.expand(n, rows, cols)), _tiles(grid.scale.expand(n, rows, cols), 1.0)
+    zero = None if grid.zero is None else _tiles(grid.zero.expand(n, rows, cols))
     u = pad(u, (0, wide * TILE - cols, 0, wide * TILE - cols))
     v = pad(v, (0, high * TILE - rows, 0, high * TILE - rows))
-    u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).contiguous()  # [col tile, all cols, tile]
-    v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).contiguous()  # [row tile, tile upside down, all rows]
-    u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)])
-    v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)]).flip(1, 2).mT.contiguous()
+    u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).unsqueeze(1).contiguous()  # [col tile, 1, all cols, tile]
+    v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).unsqueeze(1).contiguous()  # rows upside down
+    u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)]).unsqueeze(1)
+    v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)])
+    v_own = v_own.flip(1, 2).mT.contiguous().unsqueeze(1)
     # errors E by column tile and F = E + V'E by row tile, as they become known; the right way up
-    e, f = w.new_zeros(wide, high * TILE, TILE), w.new_zeros(high, TILE, wide * TILE)
+    e, f = w.new_zeros(wide, n, high * TILE, TILE), w.new_zeros(high, n, TILE, wide * TILE)
     out = torch.empty_like(wt)
     for s in range(high + wide - 1):
         i = torch.arange(max(0, s - wide + 1), min(high, s + 1), device=w.device)
         j = s - i
         above, left = int(i[-1] + 1) * TILE, int(j[0] + 1) * TILE
-        c = v_above[i, :, :above] @ e[j, :above]
+        c = v_above[i, :, :, :above] @ e[j, :, :above]
         own = wt[i, j]
-        x = own + f[i, :, :left].flip(1) @ u_left[j, :left]
+        x = own + f[i, :, :, :left].flip(2) @ u_left[j, :, :left]
         q = _inside(grid, own, x, c, scale[i, j], None if zero is None else zero[i, j], u_own[j], v_own[i])
         out[i, j] = q
         error = own - q
-        e.view(wide, high, TILE, TILE)[j, i] = error.flip(1)
-        f.view(high, TILE, wide, TILE)[i, :, j] = (error + c).flip(1)
-    return out.flip(2).permute(0, 2, 1, 3).reshape(high * TILE, wide * TILE)[:rows, :cols]
+        e.view(wide, n, high, TILE, TILE)[j, :, i] = error.flip(2)
+        f.view(high, n, TILE, wide, TILE)[i, :, :, j] = (error + c).flip(2)
+    out = out.flip(3).permute(2, 0, 3, 1, 4).reshape(n, high * TILE, wide * TILE)[:, :rows, :cols]
+    return out if grid.scale.ndim == 3 else out[0]
 
 
 def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:
-    """[rows, cols] cut into [row tiles, col tiles, TILE, TILE], padded with `fill`, the rows of each tile upside down."""
-    rows, cols = x.shape
+    """[n, rows, cols] as [row tiles, col tiles, n, TILE, TILE], padded with `fill`, the rows of each tile upside down."""
+    n, rows, cols = x.shape
     x = pad(x, (0, -cols % TILE, 0, -rows % TILE), value=fill)
-    return x.view(-1, TILE, x.shape[1] // TILE, TILE).permute(0, 2, 1, 3).flip(2).contiguous()
+    return x.view(n, -1, TILE, x.shape[2] // TILE, TILE).permute(1, 3, 0, 2, 4).flip(3).contiguous()
 
 
 def _inside(grid, w, x, c, scale, zero, u, v) -> Tensor:
-    """Many tiles at once, [tiles, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
+    """Many tiles at once, [tiles, n, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
 
     `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows.
     """
@@ -104,12 +108,57 @@ def _inside(grid, w, x, c, scale, zero, u, v) -> Tensor:
         i, j, n = max(0, -offset), max(0, offset), TILE - abs(offset)
 
         def on(t, offset=offset):
-            return t.diagonal(offset, 1, 2)
+            return t.diagonal(offset, 2, 3)
 
         cd = on(c)
         qd = grid.snap(on(x) + cd, on(scale), None if zero is None else on(zero))
         on(q).copy_(qd)
         error = on(w) - qd
-        x[:, i : i + n].addcmul_(u[:, j : j + n], (error + cd).unsqueeze(2))  # U[j, l] f_ij for every l to the right
-        c[:, :, j : j + n].addcmul_(v[:, :, i : i + n], error.unsqueeze(1))  # V[i, k] e_ij for every k below
+        x[:, :, i : i + n].addcmul_(u[:, :, j : j + n], (error + cd).unsqueeze(3))  # U[j, l] f_ij, every l to the right
+        c[:, :, :, j : j + n].addcmul_(v[:, :, :, i : i + n], error.unsqueeze(2))  # V[i, k] e_ij for every k below
     return q
+
+
+def refit(w: Tensor, values: Tensor, grid: Fitted, a: Tensor, g: Tensor | None, steps: int = 8) -> Fitted:
+    """The grid with the scales (and fractional zeros) that suit the codes of `values` best in the metric.
+
+    1/2 tr(G E A E') is quadratic in them: conjugate gradients, preconditioned by the diagonal, a few steps.
+    """
+    rows, groups = w.shape[0], w.shape[1] // grid.group
+    codes = grid.codes(values)
+    shifted = grid.zeros is not None
+    codes = codes if shifted or grid.zero is None else codes - grid.zero
+
+    def gather(m: Tensor) -> Tensor:
+        """Gradient in the parameters of the gradient in the weights."""
+        out = [(m * codes).view(rows, groups, -1).sum(-1)] + ([m.view(rows, groups, -1).sum(-1)] if shifted else [])
+        return torch.stack(out)
+
+    def spread(p: Tensor) -> Tensor:
+        out = p[0].repeat_interleave(grid.group, 1) * codes
+        return out + p[1].repeat_interleave(grid.group, 1) if shifted else out
+
+    def metric(e: Tensor) -> Tensor:
+        e = e @ a
+        return e if g is None else g[:, None] * e if g.ndim == 1 else g @ e
+
+    first = grid.scale[:, :: grid.group]
+    p = torch.stack([first, -grid.zero[:, :: grid.group] * first] if shifted and grid.zero is not None else [first])
+    diagonal = a.diagonal()
+    height = 1.0 if g is None else (g if g.ndim == 1 else g.diagonal())[:, None]
+    weight = [(codes * codes * diagonal).view(rows, groups, -1).sum(-1) * height]
+    if shifted:
+        weight.append(diagonal.expand_as(w).reshape(rows, groups, -1).sum(-1) * height)
+    inverse = 1 / torch.stack(weight).clamp_min(1e-30)
+    residual = gather(metric(w - spread(p)))
+    z = inverse * residual
+    direction, size = z, (residual * z).sum()
+    for _ in range(steps):
+        curve = gather(metric(spread(direction)))
+        length = size / (direction * curve).sum().clamp_min(1e-30)
+        p = p + length * direction
+        residual = residual - length * curve
+        z = inverse * residual
+        size, before = (residual * z).sum(), size
+        direction = z + size / before.clamp_min(1e-30) * direction
+    return grid.rescaled(p[0], p[1] if shifted else None)

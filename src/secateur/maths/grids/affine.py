@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,34 +13,71 @@ from . import Coded
 
 @dataclass(frozen=True)
 class FittedAffine:
-    """Values `(code - zero) * scale` with codes in [low, high]. Scales are exact in `dtype`, the file's."""
+    """Values `(code - zero) * scale` with codes in [low, high]. Scales are exact in `dtype`, the file's, and so are zeros."""
 
     scale: Tensor
     zero: Tensor | None
-    low: int
-    high: int
+    low: int | Tensor
+    high: int | Tensor
     group: int
     dtype: torch.dtype
+    zeros: torch.dtype | None = None  # None: zero points are whole numbers
     step: int = 1
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        q = x / scale
         if zero is None:
-            return (x / scale).round_().clamp_(self.low, self.high).mul_(scale)
-        return (x / scale).round_().add_(zero).clamp_(self.low, self.high).sub_(zero).mul_(scale)
+            return q.round_().clamp_(self.low, self.high).mul_(scale)
+        return q.add_(zero).round_().clamp_(self.low, self.high).sub_(zero).mul_(scale)
 
-    def rescaled(self, scale: Tensor) -> FittedAffine:
-        """The same grid with other scales [rows, groups], rounded to what the file can hold; zeros stay."""
-        held = exact(scale, self.dtype).repeat_interleave(self.group, 1)
-        return replace(self, scale=held[:, : self.scale.shape[1]])
+    def codes(self, values: Tensor) -> Tensor:
+        q = values / self.scale
+        return (q if self.zero is None else q + self.zero).round()
+
+    def rescaled(self, scale: Tensor, shift: Tensor | None = None) -> FittedAffine:
+        """The same grid with other scales, and zeros that put code 0 at `shift` (both [rows, groups]), as the file can
+        hold them; whole-number zeros stay."""
+        cols = self.scale.shape[1]
+        scale = exact(scale, self.dtype)
+        zero = self.zero
+        if shift is not None and self.zeros is not None:
+            zero = _spread(held(-shift / scale, self.zeros), self.group, cols)
+        return replace(self, scale=_spread(scale, self.group, cols), zero=zero)
 
     def code(self, values: Tensor) -> Coded:
-        units = (values / self.scale).round()
-        codes = units if self.zero is None else units + self.zero
+        codes = self.codes(values)
         kind = torch.int8 if self.high < 128 else torch.int16
         tensors = {"codes": codes.to(kind), "scale": self.scale[:, :: self.group].to(self.dtype)}
         if self.zero is not None:
-            tensors["zero"] = self.zero[:, :: self.group].to(kind)
-        return Coded(units * self.scale, tensors)
+            tensors["zero"] = self.zero[:, :: self.group].to(self.zeros or kind)
+        return Coded((codes if self.zero is None else codes - self.zero) * self.scale, tensors)
+
+
+def stacked(grids: Sequence[FittedAffine]) -> FittedAffine:
+    """Several candidates for one matrix as one grid, to be swept at once: scale and zero are [n, rows, cols]."""
+    first = grids[0]
+    if len({(grid.low, grid.high) for grid in grids}) == 1 and len({grid.zero is None for grid in grids}) == 1:
+        zero = None if first.zero is None else torch.stack([grid.zero for grid in grids if grid.zero is not None])
+        return replace(first, scale=torch.stack([grid.scale for grid in grids]), zero=zero)
+    # ranges as columns [n, 1], to stand beside diagonals [..., n, entries]; codes count from zero where grids differ
+    low, high = ([[float(getattr(grid, side))] for grid in grids] for side in ("low", "high"))
+    return replace(
+        first,
+        scale=torch.stack([grid.scale for grid in grids]),
+        zero=torch.stack([torch.zeros_like(grid.scale) if grid.zero is None else grid.zero for grid in grids]),
+        low=torch.tensor(low, device=first.scale.device),
+        high=torch.tensor(high, device=first.scale.device),
+    )
+
+
+def _spread(x: Tensor, group: int, cols: int) -> Tensor:
+    return x.repeat_interleave(group, 1)[:, :cols]
+
+
+def held(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` rounded to `dtype` and back to float32; what is too large becomes the largest."""
+    most = torch.finfo(dtype).max
+    return x.clamp(-most, most).to(dtype).float()
 
 
 def exact(scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -55,52 +93,88 @@ class Affine:
     """`bits`-wide integers; one scale (and zero point) per `group` inputs of a row, 0 for the whole row.
 
     Symmetric codes run from -2^(b-1) to 2^(b-1) - 1 and the scale may be negative, so that the longer side of the grid
-    lies where the weights need it: at 2 bits that is worth as much as a zero point, for nothing.
+    lies where the weights need it: at 2 bits that is worth as much as a whole-number zero point, for nothing.
+    `zeros` names the type of fractional zero points: they put the middle of the grid on the middle of the weights.
     """
 
     bits: int
     group: int = 128
     symmetric: bool = True
     dtype: torch.dtype = torch.float16
+    zeros: torch.dtype | None = None
 
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedAffine:
-        """Scales that minimise the weighted squared error over a search of shrunk ranges (both signs when symmetric)."""
+        """Scales that minimise the weighted squared error: a search over shrunk ranges, both signs when symmetric,
+        then least squares on the codes found (Lloyd) where that helps. Ties go to the wider range."""
         rows, cols = w.shape
         group = self.group or cols
         x = w.float().reshape(rows, cols // group, group)
-        m = torch.ones_like(x) if weight is None else weight.float().expand(rows, cols).reshape(x.shape)
+        m = torch.ones_like(x) if weight is None else weight.float().expand(rows, cols).reshape(x.shape).contiguous()
         low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.symmetric else (0, 2**self.bits - 1)
         best = torch.full(x.shape[:2], torch.inf, device=w.device)
         scale, zero = torch.ones_like(best), torch.zeros_like(best)
-        for s, z in self._candidates(x, low, high):
-            s = exact(s, self.dtype)
-            q = (x / s[..., None]).round_().add_(z[..., None]).clamp_(low, high).sub_(z[..., None]).mul_(s[..., None])
-            error = q.sub_(x).square_().mul_(m).sum(-1)
-            better = error < best
-            best = torch.where(better, error, best)
-            scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
-        spread = [t.repeat_interleave(group, 1) for t in (scale, zero)]
-        return FittedAffine(spread[0], None if self.symmetric else spread[1], low, high, group, self.dtype)
 
-    def _candidates(self, x: Tensor, low: int, high: int):
-        least = 0.35 if self.bits <= 2 else 0.5 if self.bits == 3 else 0.6 if self.bits == 4 else 0.8
-        shares = torch.linspace(least, 1.0, 24 if self.bits <= 4 else 12).tolist()
+        def offer(s: Tensor, z: Tensor | None) -> Tensor:
+            """Try scales and zeros on every group, keep them where they are better; the codes they give."""
+            nonlocal best, scale, zero
+            s = exact(s, self.dtype)
+            q = x / s[..., None]
+            if z is not None:
+                z = held(z, self.zeros) if self.zeros else z.round().clamp(low, high)
+                q += z[..., None]
+            q = q.round_().clamp_(low, high)
+            value = (q if z is None else q - z[..., None]) * s[..., None]
+            error = (value - x).square_().mul_(m).sum(-1)
+            better = error < best
+            best, scale = torch.where(better, error, best), torch.where(better, s, scale)
+            zero = zero if z is None else torch.where(better, z, zero)
+            return q
+
+        for s, z in self._ranges(x, low, high):
+            q = offer(s, z)
+            if self.bits <= 4:
+                offer(*_least_squares(x, q, m, shifted=self.zeros is not None, zero=z))
+        spread = [_spread(t, group, cols) for t in (scale, zero)]
+        return FittedAffine(spread[0], None if self.symmetric else spread[1], low, high, group, self.dtype, self.zeros)
+
+    def _ranges(self, x: Tensor, low: int, high: int):
+        """Scales and zeros to try, from the whole range down."""
+        least = {1: 0.2, 2: 0.3, 3: 0.5, 4: 0.65}.get(self.bits, 0.85)
+        shares = torch.linspace(1.0, least, 6 if self.bits > 4 else 8).tolist()
+        top, bottom = x.amax(-1), x.amin(-1)
         if self.symmetric:
-            top, bottom = x.amax(-1), -x.amin(-1)
-            zero = torch.zeros_like(top)
             for share in shares:
                 for sign in (1.0, -1.0):
-                    up, down = (top, bottom) if sign > 0 else (bottom, top)
-                    yield sign * share * torch.maximum(up / high, down / -low).clamp_min(1e-12), zero
+                    up, down = (top, -bottom) if sign > 0 else (-bottom, top)
+                    yield sign * share * torch.maximum(up / max(high, 1), down / -low).clamp_min(1e-12), None
+        elif self.zeros:
+            middle = x.mean(-1)
+            for share in shares:
+                s = (share * (top - bottom) / high).clamp_min(1e-12)
+                for centre in (middle, (top + bottom) / 2):
+                    yield s, high / 2 - centre / s
         else:
-            top, bottom = x.amax(-1).clamp_min(0), x.amin(-1).clamp_max(0)
+            top, bottom = top.clamp_min(0), bottom.clamp_max(0)
             for share in shares:
                 s = (share * (top - bottom) / high).clamp_min(1e-12)
                 for shift in (0.0, 0.5, -0.5) if self.bits <= 3 else (0.0,):
-                    z = (-share * bottom / s + shift).round().clamp(0, high)
-                    yield s, z
+                    yield s, -share * bottom / s + shift
 
     def bits_total(self, rows: int, cols: int) -> float:
         groups = cols // (self.group or cols)
-        each = torch.finfo(self.dtype).bits
-        return rows * cols * self.bits + rows * groups * (each + (0 if self.symmetric else self.bits))
+        zero = 0 if self.symmetric else torch.finfo(self.zeros).bits if self.zeros else self.bits
+        return rows * cols * self.bits + rows * groups * (torch.finfo(self.dtype).bits + zero)
+
+
+def _least_squares(x: Tensor, q: Tensor, m: Tensor, shifted: bool, zero: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The scale (and fractional zero) that fit codes `q` [rows, groups, group] best in the weights `m`."""
+    if shifted:
+        total = m.sum(-1).clamp_min(1e-30)
+        xm, qm = (m * x).sum(-1) / total, (m * q).sum(-1) / total
+        spread = (m * (q - qm[..., None]).square()).sum(-1)
+        s = (m * (q - qm[..., None]) * x).sum(-1) / spread.clamp_min(1e-30)
+        s = torch.where(s.abs() < 1e-12, torch.full_like(s, 1e-12), s)
+        return s, qm - xm / s
+    u = q if zero is None else q - zero.round()[..., None]
+    s = (m * u * x).sum(-1) / (m * u * u).sum(-1).clamp_min(1e-30)
+    return torch.where(s.abs() < 1e-12, torch.full_like(s, 1e-12), s), zero

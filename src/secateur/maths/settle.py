@@ -1,0 +1,136 @@
+"""Settle a matrix on its grid: error feedback, then scales refitted in the same metric, again while it pays.
+
+Feedback pushes targets beyond the range that plain weights need, the more the fewer the bits: at 2 bits attention
+matrices lose half their damage when scales are widened by 1.15 to 1.3 first. So a few widths (and a stronger damping)
+are swept side by side and the best goes on. Nothing here is tuned by gradient, and nothing depends on more data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .factor import damped, unit_upper
+from .grids.affine import FittedAffine, stacked
+from .rounding import damage, feedback, feedback_two_sided, nearest, refit
+
+#: damping of the factors, as a share of their mean diagonal, and the stronger one tried for few levels
+DAMP, STRONG = 0.01, 0.1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Damped factors of one matrix and their triangular parts: everything that rounding needs, made once."""
+
+    a: Tensor
+    g: Tensor | None
+    u: Tensor
+    v: Tensor | None  # None: rows are rounded on their own
+    damp: float
+
+    @classmethod
+    def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP) -> Metric:
+        """From A [cols, cols] and G ([rows, rows], a diagonal [rows], or None). Dead inputs weigh what damping gives."""
+        u, _, used = unit_upper(a, damp)
+        square = g is not None and g.ndim == 2
+        v = unit_upper(g, damp)[0].float() if square else None  # type: ignore[arg-type]
+        a, g = damped(a.double(), used).float(), damped(g.double(), damp).float() if square else g  # type: ignore[union-attr]
+        return cls(a, g, u.float(), v, used)
+
+    def sweep(self, w: Tensor, grid: Any) -> Tensor:
+        """Error feedback, on both sides where the factors allow."""
+        return feedback(w, grid, self.u) if self.v is None else feedback_two_sided(w, grid, self.u, self.v)
+
+    def damage(self, error: Tensor) -> Tensor:
+        return damage(error, self.a, self.g)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try on a grid with this many levels: widths of the scales, stronger damping, refits."""
+
+    widths: tuple[float, ...] = (1.0,)
+    strong: bool = False
+    refits: int = 0
+
+    @classmethod
+    def for_bits(cls, bits: int) -> Effort:
+        if bits <= 2:
+            return cls((1.0, 1.15, 1.3), True, 3)
+        if bits == 3:
+            return cls((1.0, 1.1, 1.2), True, 2)
+        return cls((1.0,), False, 1) if bits == 4 else cls()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Values on the grid [rows, cols], the grid with its final scales, and the damage in the metric, nats per token."""
+
+    values: Tensor
+    grid: Any
+    damage: float
+    bad_rows: tuple[int, ...] = ()
+
+
+def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | None = None, sides: int = 2) -> Settled:
+    """Round `w` [rows, cols] onto `grid` against A and G; `sides` 1 ignores G while rounding, 0 takes the nearest.
+
+    Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
+    """
+    bad = ~torch.isfinite(w).all(1)
+    w = torch.where(bad[:, None], 0.0, w.float())
+    fit = grid.fit(w, a.diagonal())
+    rows = tuple(bad.nonzero().flatten().tolist())
+    metric = Metric.of(a, g)
+    if sides == 0:
+        values = nearest(w, fit)
+        return Settled(values, fit, float(metric.damage(w - values)), rows)
+    if sides == 1:
+        metric = Metric(metric.a, g, metric.u, None, metric.damp)
+    effort = Effort.for_bits(getattr(grid, "bits", 8)) if effort is None else effort
+    best = _widest(w, fit, metric, effort)
+    if effort.strong:
+        strong = Metric.of(a, g if sides == 2 else None, STRONG)
+        values = strong.sweep(w, best.grid)
+        other = Settled(values, best.grid, float(metric.damage(w - values)))
+        if other.damage < best.damage:
+            best, sweeper = other, strong
+        else:
+            sweeper = metric
+    else:
+        sweeper = metric
+    fit, values = best.grid, best.values
+    for _ in range(effort.refits):
+        fit = refit(w, values, fit, metric.a, metric.g)
+        values = sweeper.sweep(w, fit)
+        now = float(metric.damage(w - values))
+        if now < best.damage:
+            best = Settled(values, fit, now)
+    return Settled(best.values, best.grid, best.damage, rows)
+
+
+def _widest(w: Tensor, fit: Any, metric: Metric, effort: Effort) -> Settled:
+    """The best of several widths of the scales."""
+    fits = [widened(fit, width) for width in effort.widths]
+    if len(fits) > 1 and metric.v is not None and isinstance(fit, FittedAffine):
+        swept = metric.sweep(w, stacked(fits))
+    else:
+        swept = torch.stack([metric.sweep(w, one) for one in fits])
+    damages = metric.damage(w - swept)
+    at = int(damages.argmin())
+    return Settled(swept[at], fits[at], float(damages[at]))
+
+
+def widened(fit: Any, width: float) -> Any:
+    """A fitted grid with all scales times `width`, about the same middle."""
+    if width == 1.0:
+        return fit
+    scale = fit.scale[:, :: fit.group]
+    if fit.zeros is None:
+        return fit.rescaled(scale * width)
+    zero = fit.zero[:, :: fit.group]
+    middle = (fit.low + fit.high) / 2
+    return fit.rescaled(scale * width, scale * (middle - zero) - scale * width * middle)
