@@ -1,4 +1,4 @@
-"""Bits as if they could be cut as fine as water: the closed form of allocation when damage falls by 2^-exponent a bit."""
+"""Bits as if they could be cut as fine as water: the closed form when damage falls by 2^-exponent a bit."""
 
 from __future__ import annotations
 
