@@ -36,9 +36,9 @@ def plan(
     with job(as_json, out) as work:
         work.say(f"planning {' and '.join(budget)} from {menu}")
         from secateur.cut import plan as choose
-        from secateur.cut import save_plan
+        from secateur.parts.menus import load_menu, save_plan
 
-        plans = choose(menu, budget, allocate=allocate)
+        plans = choose(load_menu(menu), budget, allocate=allocate)
         files = _files(out, len(plans))
         for made, file in zip(plans, files, strict=True):
             if file is not None:
