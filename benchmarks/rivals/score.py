@@ -126,6 +126,9 @@ def main() -> None:
     asked.add_argument("--seq-len", type=int, default=256)
     asked.add_argument("--dtype", default="float32", help="to load packed models in; FP4 kinds need bfloat16")
     args = asked.parse_args()
+    for folder in args.folders:
+        if not any((folder / name).exists() for name in ("run.json", "config.json")):
+            raise SystemExit(f"{folder}: neither a finished run nor a model is there")
     tokenizer, original = load_tokenizer(args.original), load(args.original)
     texts = {
         text_name(path): Text(windows(tokenizer, path, args.windows, args.seq_len, extra=1), original)
