@@ -65,8 +65,10 @@ def windows(tokenizer: Any, path: Path, count: int, length: int, extra: int = 0)
 
 
 def load(folder: Path | str, dtype: str = "float32") -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype)).eval()
 
 
