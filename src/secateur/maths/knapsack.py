@@ -73,9 +73,11 @@ def _solve(problem: Problem, close: float, **limits: Any) -> Choice:
     price = best_prices(problem)
     bound, noise = problem.bound(price), problem.noise(price)
     edits = _exchange(problem, price, _fill(problem, price, _repair(problem, price)))
-    edits, complete = _search(problem, price, edits, bound)
-    total = problem.total(edits)
-    proven = max(bound, total - noise) if complete else bound
+    total, proven = problem.total(edits), bound
+    if total - bound > max(0.01 * close * abs(total), noise):
+        edits, complete = _search(problem, price, edits, bound)
+        total = problem.total(edits)
+        proven = max(bound, total - noise) if complete else bound
     if total - proven > max(close * abs(total), 2 * noise):
         allowed = problem.regret(price) < total - bound
         allowed[problem.rows, edits] = True
