@@ -34,8 +34,7 @@ def greedy(menu: Menu, budget: Budget) -> Plan:
         fits = (cost[:, u] - cost[:, u, edits[u]][:, None] <= left[:, None]).all(0) & (saved > 0)
         if not fits.any():
             return None
-        rate = np.divide(saved, extra, out=np.full_like(saved, np.inf), where=extra > 0)  # inf: better and no dearer
-        rate[~fits] = 0.0
+        rate = np.divide(saved, extra, out=np.where(fits, np.inf, 0.0), where=fits & (extra > 0))  # inf: no dearer
         return -float(rate.max()), u, int(rate.argmax())
 
     heap = [entry for u in range(len(edits)) if (entry := upgrade(u))]
