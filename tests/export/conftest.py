@@ -53,6 +53,12 @@ def _int(w: Tensor, edit: Int, dtype: torch.dtype) -> dict[str, Tensor]:
     group = edit.group or w.shape[1]
     x = w.unflatten(1, (-1, group))
     top = 2**edit.bits - 1
+    if edit.zero:
+        middle = 2 ** (edit.bits - 1)
+        scale = ((x.amax(-1) - x.amin(-1)) / top).clamp_min(2**-6).to(dtype)
+        zero = (-middle - x.amin(-1) / scale.float()).to(torch.float8_e4m3fn)
+        codes = (x / scale.float()[..., None] + zero.float()[..., None]).round().clamp(-middle, middle - 1)
+        return {"codes": codes.flatten(1).to(torch.int8), "scale": scale, "zero": zero}
     if edit.symmetric:
         sign = 1 - 2.0 * (torch.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2]) % 2)
         scale = (sign * (x.abs().amax(-1) / 2 ** (edit.bits - 1)).clamp_min(2**-9)).to(dtype)

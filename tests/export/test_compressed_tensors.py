@@ -29,6 +29,9 @@ ONE_BY_ONE = [
     Int(3, 32, symmetric=False),
     Int(2, 16, symmetric=False),
     Int(8, 32, symmetric=False),
+    Int(2, 32, symmetric=False, zero="fp8"),
+    Int(1, 16, symmetric=False, zero="fp8"),
+    Int(3, 16, symmetric=False, scale="fp8", zero="fp8"),
     Fp8(),
 ]
 
@@ -154,6 +157,8 @@ REFUSED = [
     (Unit("m", "linear", (Matrix("m.weight", 8, 40, "m"),)), Nvfp4(), "rows of 40 do not divide into groups of 16"),
     (EMBEDDING, Int(4, 32), "an embedding at 8 bits or not at all"),
     (EMBEDDING, Nvfp4(), "an embedding at 8 bits or not at all"),
+    (EMBEDDING, Int(8, 32, symmetric=False, zero="fp8"), "an embedding at 8 bits or not at all"),
+    (LINEAR, Int(4, 0, symmetric=False, zero="fp8"), "a zero point for a whole row"),
     (EXPERT, Nvfp4(), "one kind of scale"),
     (EXPERT, Int(4, 32, symmetric=False), "one kind of scale"),
     (EXPERT, Int(4, 32, scale="fp8"), "one kind of scale"),

@@ -28,6 +28,7 @@ EDITS = (
     Fp8(),
     Int(2, 32, scale="fp8"),
     Int(8, 32, symmetric=False),
+    Int(1, 16, symmetric=False, zero="fp8"),
     Int(8, 32),
 )
 

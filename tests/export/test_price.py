@@ -23,6 +23,7 @@ EDITS = [
     Int(2, 128),
     Int(2, 32, scale="fp8"),
     Int(3, 32, symmetric=False),
+    Int(1, 32, symmetric=False, zero="fp8"),
     Int(8, 32, symmetric=False),
     Fp8(),
     Mxfp4(),

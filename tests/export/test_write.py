@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from secateur.export import Parts, file_bytes, layout_of, write_model
 from secateur.export import _write as write
-from secateur.export._write import atomic, split
+from secateur.export._write import atomic, base_bytes, split, tensor_bytes
 from secateur.model.checkpoint import DTYPES, open_tensors
 from secateur.types import ExportError, SecateurError
 
@@ -48,13 +48,22 @@ def test_size_is_known_and_the_library_reads_it(tmp_path):
             assert torch.equal(got.float(), tensor.float())
 
 
-def test_bytes_are_those_of_the_library(tmp_path):
+def test_data_lie_as_in_files_of_the_library(tmp_path):
     from safetensors.torch import save_file
 
     tensors = {k: v for k, v in some_tensors().items() if k != "ünïcode"}
     (file,) = write_model(tmp_path, layouts_of(tensors), tensors.__getitem__)
     save_file(tensors, tmp_path / "theirs", metadata={"format": "pt"})
-    assert file.read_bytes() == (tmp_path / "theirs").read_bytes()
+    ours, theirs = file.read_bytes(), (tmp_path / "theirs").read_bytes()
+    data = [content[8 + int.from_bytes(content[:8], "little") :] for content in (ours, theirs)]
+    assert data[0] == data[1]
+
+
+def test_bytes_of_a_file_are_a_sum_over_its_tensors():
+    layouts = layouts_of(some_tensors()) | {"wide": ("F16", (123_456, 789_012))}
+    for shard in (1 << 62, 100, 1):
+        parts = len(split(layouts, shard)) * base_bytes() + sum(tensor_bytes(n, one) for n, one in layouts.items())
+        assert file_bytes(layouts, shard=shard) == parts
 
 
 def test_bytes_do_not_depend_on_the_order_in_which_tensors_come(tmp_path):

@@ -55,7 +55,8 @@ class IntWords:
     """Integers in 32-bit words, row after row. The stored code counts from 0: the reader takes 2^(bits-1) off.
 
     Zero points are "packed" too, or "bytes": then the reader is told of blocks of 1 x group, whose zeros it does not
-    unpack (transformers 5.23 expects them unpacked where they are packed, and so refuses the usual way).
+    unpack (transformers 5.23 expects them unpacked where they are packed, and so refuses the usual way). Fractional
+    zero points are always bytes.
     """
 
     edit: Int
@@ -77,29 +78,34 @@ class IntWords:
             "weight_shape": ("I64", (2,)),
         }
         if not self.edit.symmetric:
-            packed = self.zeros == "packed"
-            out["weight_zero_point"] = ("I32", (-(-rows * bits // 32), groups)) if packed else ("I8", (rows, groups))
+            unpacked = "F8_E4M3" if self.edit.zero else "I8", (rows, groups)
+            out["weight_zero_point"] = unpacked if self._blocks() else ("I32", (-(-rows * bits // 32), groups))
         return out
 
     def encode(self, tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
         bits, middle = self.edit.bits, 2 ** (self.edit.bits - 1)
-        codes = tensors["codes"].to(torch.int16) + (middle if self.edit.symmetric else 0)
+        codes = tensors["codes"].to(torch.int16) + (middle if self.edit.signed else 0)
         out = {
             "weight_packed": pack_words(codes, bits),
             "weight_scale": tensors["scale"].to(DTYPES[_scale_type(self.edit, dtype)]),
             "weight_shape": torch.tensor(codes.shape),
         }
+        if self.edit.zero:
+            return {**out, "weight_zero_point": tensors["zero"].to(torch.float8_e4m3fn)}
         if not self.edit.symmetric:
             zero = tensors["zero"].to(torch.int16)
-            packed = self.zeros == "packed"
-            out["weight_zero_point"] = pack_words(zero.T, bits).T if packed else (zero - middle).to(torch.int8)
+            out["weight_zero_point"] = (zero - middle).to(torch.int8) if self._blocks() else pack_words(zero.T, bits).T
         return out
 
     def scheme(self) -> dict[str, Any]:
         args = _int_args(self.edit)
-        if not self.edit.symmetric and self.zeros == "bytes":
+        if self._blocks():
             args |= {"strategy": "block", "group_size": None, "block_structure": [1, self.edit.group]}
+            args |= {"zp_dtype": "torch.float8_e4m3fn"} if self.edit.zero else {}
         return _scheme("pack-quantized", args)
+
+    def _blocks(self) -> bool:
+        return bool(self.edit.zero) or (not self.edit.symmetric and self.zeros == "bytes")
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from secateur.types import ModelError
 class Source(Protocol):
     """One tensor under its original name."""
 
-    shape: tuple[int, ...]
-
+    @property
+    def shape(self) -> tuple[int, ...]: ...
     def read(self) -> Tensor: ...
 
 
@@ -176,7 +176,9 @@ def _packed(checkpoint: Checkpoint, about: Mapping[str, Any]) -> dict[str, Sourc
             stacks.setdefault(name, {})[int(index)] = matrix
         else:
             found[name] = matrix
-    return found | {name: _Stack(tuple(planes[i] for i in sorted(planes))) for name, planes in stacks.items()}
+    for name, planes in stacks.items():
+        found[name] = _Stack(tuple(planes[i] for i in sorted(planes)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,10 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     with quiet():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, trust_remote_code=False
         )
+        model, info = loaded
         compressor = getattr(getattr(model, "hf_quantizer", None), "compressor", None)
         if compressor is not None:
             compressor.decompress_model(model)
@@ -114,7 +115,7 @@ def _zeros_reload(how: str) -> bool:
     from secateur.parts.edits.int import Int
     from secateur.types import Matrix, Plan, Unit
 
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=32, num_hidden_layers=1, architectures=["LlamaForCausalLM"], **sizes)
     with torch.random.fork_rng(devices=[]):
         state = LlamaForCausalLM(config).state_dict()

@@ -31,7 +31,7 @@ Layout = tuple[str, tuple[int, ...]]
 SHARD = 5_000_000_000
 #: what transformers asks of a file's metadata
 METADATA = {"format": "pt"}
-#: the order in which the safetensors library lays types, so that our files are the same as its own, byte for byte
+#: the order in which the safetensors library lays types
 _ORDER = (
     "U8",
     "I8",
@@ -49,6 +49,8 @@ _ORDER = (
     "I64",
     "U64",
 )
+#: room in a header for two offsets of up to thirteen digits and a comma
+_OFFSETS = 27
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -221,16 +223,47 @@ class Parts:
 
 
 def _header(layouts: Mapping[str, Layout], metadata: Mapping[str, str]) -> bytes:
-    """Length, then JSON padded with spaces to eight bytes; `layouts` in the order in which their data lie."""
-    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    at = 0
-    for name, (dtype, shape) in layouts.items():
-        end = at + layout_bytes((dtype, shape))
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+    """Length, then JSON; `layouts` in the order in which their data lie.
+
+    Every entry is padded with spaces so that its length does not depend on where its data lie and is a multiple of
+    eight: so the bytes of a file are a sum over its tensors, and the price of an edit is exact before any plan exists.
+    """
+    entries, at = [_about(metadata)], 0
+    for name, layout in layouts.items():
+        end = at + layout_bytes(layout)
+        entries.append(_entry(name, layout, at, end))
         at = end
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text = "".join(entries)[:-1].encode() + b"}"
     return struct.pack("<Q", len(text)) + text
+
+
+def base_bytes(metadata: Mapping[str, str] = METADATA) -> int:
+    """Bytes of a .safetensors file beside its tensors and their entries in the header."""
+    return 8 + len(_about(metadata).encode())
+
+
+def tensor_bytes(name: str, layout: Layout) -> int:
+    """Bytes that one tensor adds to a file: its data, and its entry in the header."""
+    return layout_bytes(layout) + len(_entry(name, layout, 0, layout_bytes(layout)).encode())
+
+
+def _about(metadata: Mapping[str, str]) -> str:
+    """The opening of a header. Its last character and every entry's is a comma; the header's is a brace."""
+    text = '{"__metadata__":' + json.dumps(dict(sorted(metadata.items())), separators=(",", ":"), ensure_ascii=False)
+    return _to_eight(text)
+
+
+def _entry(name: str, layout: Layout, start: int, end: int) -> str:
+    dtype, shape = layout
+    where = f"{start},{end}".rjust(_OFFSETS)
+    sizes = ",".join(map(str, shape))
+    return _to_eight(
+        f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{dtype}","shape":[{sizes}],"data_offsets":[{where}]}}'
+    )
+
+
+def _to_eight(text: str) -> str:
+    return text + " " * (-(len(text.encode()) + 1) % 8) + ","
 
 
 def _data(layouts: Mapping[str, Layout]) -> int:
@@ -247,7 +280,7 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _chunks(entry: Entry, size: int = 1 << 24) -> Iterator[bytes]:

@@ -162,7 +162,7 @@ class CompressedTensors:
         return None
 
     def _refuses_kind(self, unit: Unit, edit: Edit) -> str | None:
-        eight = isinstance(edit, Fp8) or (isinstance(edit, Int) and edit.bits == 8)
+        eight = isinstance(edit, Fp8) or (isinstance(edit, Int) and edit.bits == 8 and not edit.zero)
         if unit.kind == "embedding" and not eight:
             return "transformers reads an embedding at 8 bits or not at all"
         plain = isinstance(edit, Fp8 | Mxfp4) or (isinstance(edit, Int) and edit.symmetric and not edit.scale)
@@ -171,8 +171,8 @@ class CompressedTensors:
         return None
 
     def _refuses_edit(self, unit: Unit, edit: Edit) -> str | None:
-        how = codec(edit, unit.kind == "embedding")
-        odd = sorted({m.cols for m in unit.matrices if how and how.group and m.cols % how.group})
+        how = self._codec(unit, edit)
+        odd = sorted({m.cols for m in unit.matrices if how.group and m.cols % how.group})
         if odd:
             return f"rows of {odd[0]} do not divide into groups of {how.group}"
         if isinstance(how, Fp4Groups) and self.dtype != "bfloat16":
@@ -180,7 +180,7 @@ class CompressedTensors:
         if isinstance(edit, Int) and not edit.symmetric and unit.kind != "embedding":
             if self._zeros() is None:
                 return "the installed transformers does not read zero points"
-            if self._zeros() == "bytes" and not edit.group:
+            if not edit.group and (edit.zero or self._zeros() == "bytes"):
                 return "the installed transformers does not read a zero point for a whole row"
         return None
 

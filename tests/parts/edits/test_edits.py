@@ -15,7 +15,18 @@ from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
 from secateur.types import Edit, Matrix, PlanError, Unit
 
-ALL = [Keep(), Int(3, 64), Int(2, 32, symmetric=False), Int(2, 32, scale="fp8"), Int(8, 0), Fp8(), Mxfp4(), Nvfp4()]
+HALVES = Int(1, 32, symmetric=False, zero="fp8")
+ALL = [
+    Keep(),
+    Int(3, 64),
+    Int(2, 32, symmetric=False),
+    Int(2, 32, scale="fp8"),
+    HALVES,
+    Int(8, 0),
+    Fp8(),
+    Mxfp4(),
+    Nvfp4(),
+]
 
 
 def test_examples():
@@ -51,9 +62,11 @@ def test_text_leaves_out_what_goes_without_saying():
         ("int(bits=9)", "int has 2 to 8 bits, not 9"),
         ("int(bits=3, group=4)", "too small to pay for its scale"),
         ("int(bits=3, scale='fp4')", "no scales of type `fp4`"),
+        ("int(bits=3, zero='fp8')", "a symmetric grid has no zero points"),
+        ("int(bits=1)", "(?s)int has 2 to 8 bits, not 1.*one bit needs zero"),
         ("int(bits=3, bits=4)", "says `bits` twice"),
         ("int(3, bits=4)", "says `bits` twice"),
-        ("int(1, 2, 3, 4, 5)", "has 5 values, but `int` takes 4"),
+        ("int(1, 2, 3, 4, 5, 6)", "has 6 values, but `int` takes 5"),
         ("int(bits=print(1))", "is not a plain value"),
         ("__import__('os')", "there is no edit `__import__`"),
         ("a.b()", "cannot read"),
@@ -81,6 +94,7 @@ PAIR = Unit("m", "linear", (Matrix("a.weight", 3, 64, "m"), Matrix("b.weight", 5
         (Int(2, 32, scale="fp8"), 2.25),
         (Int(4, 32, symmetric=False), 4 + 16 / 32 + 4 / 32),
         (Int(8, 0), 8 + 16 / 64),
+        (HALVES, 1 + 16 / 32 + 8 / 32),
         (Fp8(), 8 + 16 / 64),
         (Mxfp4(), 4.25),
         (Nvfp4(), 4.5 + 2 * 32 / PAIR.size),
@@ -102,6 +116,8 @@ def test_decode_by_hand():
     }
     values = Int(4, 8, symmetric=False).decode(zeros)
     assert values.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 0, 2, 4, 6, 8, 10, 12, 14]]
+    half = {"codes": torch.tensor([[-1, 0]]), "scale": torch.tensor([[2.0]]), "zero": torch.tensor([[-0.75]])}
+    assert HALVES.decode(half).tolist() == [[-0.5, 1.5]]
     fp4 = torch.arange(16, dtype=torch.uint8).repeat(2)[None]
     numbers = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
     numbers += [-x for x in numbers]
@@ -120,7 +136,10 @@ def test_grids_have_the_edit_s_numbers():
     assert Keep().grid() is None
 
 
-@pytest.mark.parametrize("edit", [Int(3, 32), Int(2, 16, symmetric=False), Int(2, 32, scale="fp8"), Int(4, 0)], ids=str)
+CODED = [edit for edit in ALL if edit != Keep()]
+
+
+@pytest.mark.parametrize("edit", [*CODED, Int(4, 0), Int(2, 16, symmetric=False, zero="fp8")], ids=str)
 def test_what_a_grid_codes_the_edit_decodes(edit):
     w = torch.randn(6, 64, generator=torch.Generator().manual_seed(0)) * 0.05
     fitted = edit.grid("float16").fit(w)

@@ -110,7 +110,9 @@ class Affine:
         group = self.group or cols
         x = w.float().reshape(rows, cols // group, group)
         m = torch.ones_like(x) if weight is None else weight.float().expand(rows, cols).reshape(x.shape).contiguous()
-        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.symmetric else (0, 2**self.bits - 1)
+        # fractional zeros stand beside codes of both signs: small, where a byte is fine, and as files hold them
+        low = -(2 ** (self.bits - 1)) if self.symmetric or self.zeros else 0
+        high = low + 2**self.bits - 1
         best = torch.full(x.shape[:2], torch.inf, device=w.device)
         scale, zero = torch.ones_like(best), torch.zeros_like(best)
 
@@ -150,9 +152,9 @@ class Affine:
         elif self.zeros:
             middle = x.mean(-1)
             for share in shares:
-                s = (share * (top - bottom) / high).clamp_min(1e-12)
+                s = (share * (top - bottom) / (high - low)).clamp_min(1e-12)
                 for centre in (middle, (top + bottom) / 2):
-                    yield s, high / 2 - centre / s
+                    yield s, (high + low) / 2 - centre / s
         else:
             top, bottom = top.clamp_min(0), bottom.clamp_max(0)
             for share in shares:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Fp8:
     """E4M3 numbers (largest 448), one scale per row."""
 
-    __repr__ = text
+    def __repr__(self) -> str:
+        return text(self)
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
@@ -27,9 +28,9 @@ class Fp8:
     def grid(self, dtype: str = "float16") -> Grid:
         import torch
 
-        from secateur.maths.grids.floats import Fp8 as Grid8
+        from secateur.maths.grids.floats import Float
 
-        return Grid8(dtype=getattr(torch, dtype))
+        return Float("fp8", getattr(torch, dtype))
 
     def payload(self, rows: int, cols: int) -> dict[str, Part]:
         return {"codes": Part((rows, cols), dtype="F8_E4M3"), "scale": Part((rows, 1))}

@@ -21,23 +21,32 @@ class Int:
     """`bits`-wide whole numbers, one scale per `group` inputs of a row (0: one for the whole row).
 
     Symmetric codes run from -2^(bits-1) to 2^(bits-1) - 1 with a scale of either sign; asymmetric ones from 0, with a
-    zero point per group. `scale="fp8"` stores scales in one byte (E4M3) and not in the model's own type.
+    whole-number zero point per group. `zero="fp8"` has fractional zero points instead, of one byte (E4M3), on codes as
+    in the symmetric case: any one bit then is any two levels. `scale="fp8"` stores scales in one byte and not in the
+    model's own type.
     """
 
     bits: int
     group: int = 128
     symmetric: bool = True
     scale: str = ""
+    zero: str = ""
 
-    __repr__ = text
+    def __repr__(self) -> str:
+        return text(self)
 
     def __post_init__(self) -> None:
-        if self.bits not in range(2, 9):
-            raise PlanError(f"int has 2 to 8 bits, not {self.bits}", "for fewer there are other grids")
+        least = 1 if self.zero else 2
+        if self.bits not in range(least, 9):
+            raise PlanError(f"int has {least} to 8 bits, not {self.bits}", 'one bit needs zero="fp8"')
         if self.group != 0 and self.group < 8:
             raise PlanError(f"a group of {self.group} inputs is too small to pay for its scale", "use 32, 64, 128 or 0")
-        if self.scale not in ("", "fp8"):
-            raise PlanError(f"int knows no scales of type `{self.scale}`", 'use scale="fp8", or leave it out')
+        for field in ("scale", "zero"):
+            if getattr(self, field) not in ("", "fp8"):
+                hint = f'use {field}="fp8", or leave it out'
+                raise PlanError(f"int knows no {field}s of type `{getattr(self, field)}`", hint)
+        if self.zero and self.symmetric:
+            raise PlanError("a symmetric grid has no zero points", 'say symmetric=False with zero="fp8"')
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
@@ -48,7 +57,12 @@ class Int:
         from secateur.maths.grids.affine import Affine
 
         held = torch.float8_e4m3fn if self.scale else getattr(torch, dtype)
-        return Affine(self.bits, self.group, self.symmetric, held)
+        return Affine(self.bits, self.group, self.symmetric, held, torch.float8_e4m3fn if self.zero else None)
+
+    @property
+    def signed(self) -> bool:
+        """Whether codes count from -2^(bits-1), and not from 0."""
+        return self.symmetric or bool(self.zero)
 
     def groups(self, cols: int) -> int:
         """Scales per row."""
@@ -57,10 +71,12 @@ class Int:
     def payload(self, rows: int, cols: int) -> dict[str, Part]:
         levels, groups = 2**self.bits, self.groups(cols)
         parts = {
-            "codes": Part((rows, cols), levels, -levels // 2 if self.symmetric else 0),
+            "codes": Part((rows, cols), levels, -levels // 2 if self.signed else 0),
             "scale": Part((rows, groups), dtype="F8_E4M3" if self.scale else ""),
         }
-        return parts if self.symmetric else {**parts, "zero": Part((rows, groups), levels)}
+        if self.symmetric:
+            return parts
+        return {**parts, "zero": Part((rows, groups), dtype="F8_E4M3") if self.zero else Part((rows, groups), levels)}
 
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         codes, scale = tensors["codes"].float(), tensors["scale"].float()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Keep:
     """As it is stored, in the model's own number type."""
 
-    __repr__ = text
+    def __repr__(self) -> str:
+        return text(self)
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)

@@ -21,15 +21,16 @@ class Mxfp4:
 
     group: ClassVar[int] = 32
 
-    __repr__ = text
+    def __repr__(self) -> str:
+        return text(self)
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
 
     def grid(self, dtype: str = "float16") -> Grid:
-        from secateur.maths.grids.floats import Mxfp4 as Grid4
+        from secateur.maths.grids.floats import Float
 
-        return Grid4()
+        return Float("mxfp4")
 
     def payload(self, rows: int, cols: int) -> dict[str, Part]:
         return {"codes": Part((rows, cols), 16), "scale": Part((rows, -(-cols // self.group)), dtype="U8")}

@@ -21,15 +21,16 @@ class Nvfp4:
 
     group: ClassVar[int] = 16
 
-    __repr__ = text
+    def __repr__(self) -> str:
+        return text(self)
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
 
     def grid(self, dtype: str = "float16") -> Grid:
-        from secateur.maths.grids.floats import Nvfp4 as Grid4
+        from secateur.maths.grids.floats import Float
 
-        return Grid4()
+        return Float("nvfp4")
 
     def payload(self, rows: int, cols: int) -> dict[str, Part]:
         return {
