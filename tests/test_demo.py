@@ -68,7 +68,7 @@ def test_the_loop_learns(quick, monkeypatch, tmp_path):
     model, calibration, _ = demo.prepare(tmp_path)
     words = AutoTokenizer.from_pretrained(model)
     ids = torch.tensor(words(calibration.read_text()[:20_000])["input_ids"])
-    ids = ids[: len(ids) // 256 * 256].view(-1, 256)
+    ids = ids[: len(ids) // 128 * 128].view(-1, 128)
     with torch.no_grad():
         loss = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)(ids, labels=ids).loss
     assert loss < math.log(demo.VOCABULARY) - 1

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str, int, int], None]
 
-VOCABULARY, CONTEXT = 1024, 256
-STEPS, BATCH, RATE = 240, 16, 4e-3
+VOCABULARY, CONTEXT = 1024, 128
+STEPS, BATCH, RATE = 900, 8, 4e-3
 #: characters of source taken; more is read by no step
 ENOUGH = 6_000_000
 #: every so many files, one is set aside for calibration and the next for measuring

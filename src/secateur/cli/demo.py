@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BUDGETS = ["4.25 bits/weight", "3.5 bits/weight", "3 bits/weight"]
 #: the one of them that is carried out
 CHOSEN = 1
-SAMPLES, SEQ_LEN = 64, 256
+SAMPLES, SEQ_LEN = 128, 128
 
 
 def demo(

@@ -166,7 +166,9 @@ def _put(result: Any, draw: Callable[[Any], RenderableType], as_json: bool) -> N
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a pipe or a file has no width of its own
-    console.print(draw(result))
+    with console.capture() as drawn:
+        console.print(draw(result))
+    sys.stdout.write(drawn.get())
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.options import Json
+from secateur.cli.options import Device, Json, Seed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.", show_default=False)] = None,
     wing: Annotated[str | None, typer.Option(help="Only this wing: quantize, prune ...", show_default=False)] = None,
+    seed: Seed = 0,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """List the methods, or tell all about one: its paper, what it applies to, and how to use it."""
