@@ -41,14 +41,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module `secateur` has no `{name}`")
     home = import_module(_HOME[name])
-    return home if name in _VERBS else getattr(home, name)
+    return globals().get(name) or getattr(home, name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
-
-
-_VERBS = {"cut", "measure"}
 
 
 class _Verb(ModuleType):
@@ -62,7 +59,7 @@ class _Package(ModuleType):
     """Python binds `secateur.cut` to the module when anyone imports from it, so the module must be the verb too."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _VERBS and isinstance(value, ModuleType):
+        if name in _HOME and isinstance(value, ModuleType):
             value.__class__ = _Verb
         super().__setattr__(name, value)
 

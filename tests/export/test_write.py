@@ -135,14 +135,14 @@ def test_parts_refuse_a_tensor_twice(tmp_path):
 
 def test_stitching_holds_a_few_megabytes_whatever_the_tensor(tmp_path, monkeypatch):
     asked = []
-    real = write._chunks
+    real = write.copied
 
     def spied(entry, size=1 << 24):
         for chunk in real(entry, 1024):
             asked.append(len(chunk))
             yield chunk
 
-    monkeypatch.setattr(write, "_chunks", spied)
+    monkeypatch.setattr(write, "copied", spied)
     parts = Parts(tmp_path / "parts")
     parts.save("a", {"w": torch.arange(10_000.0)})
     parts.stitch(["a"], tmp_path)

@@ -28,23 +28,36 @@ LIMIT = 1e-3
 _OURS = "this is a fault of Secateur or of the installed readers; please report it with their versions"
 
 
-def verify_in_transformers(folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
-    """Load the folder in transformers and compare; ExportError if tensors are missing, left over or wrong."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def verify_in_transformers(folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+    """Load the folder in transformers and compare; ExportError if tensors are missing, left over or wrong.
+
+    Without reference logits the model is too large to be loaded whole, and is read and compared in slices.
+    """
+    if reference_logits is None:
+        from secateur.export._slices import verify_in_slices
+
+        return verify_in_slices(folder, tokens)
+    error = compare(decoded_in_transformers(folder, tokens), reference_logits, folder)
+    return {"verified_in": runtimes(_config(folder)), "logit_error": error}
+
+
+def decoded_in_transformers(folder: Path, tokens: Tensor) -> Tensor:
+    """Logits of the model as transformers reads it; ExportError if it does not, or misses or leaves tensors."""
     try:
         model, info = load(folder)
         with torch.no_grad(), quiet():
             logits = model(tokens).logits
     except Exception as error:  # whatever a reader of somebody else's raises, the file did not load
+        who = runtimes(_config(folder))
         raise ExportError(
-            f"{runtimes(config)} cannot read the export in {folder}: {type(error).__name__}: {error}", _OURS
+            f"{who} cannot read the export in {folder}: {type(error).__name__}: {error}", _OURS
         ) from error
     for kind in ("missing", "unexpected", "mismatched"):
         # a buffer of the embedding's module (Gemma's scale) is called missing once it is quantized; it is built anew
         if found := sorted(name for name in map(str, info[f"{kind}_keys"]) if not name.endswith("embed_scale")):
             said = f"calls {len(found)} tensors {kind}, like `{found[0]}`"
             raise ExportError(f"transformers loads {folder} but {said}", _OURS)
-    return {"verified_in": runtimes(config), "logit_error": compare(logits, reference_logits, folder)}
+    return logits
 
 
 def compare(logits: Tensor, reference: Tensor, folder: Path) -> float:
@@ -70,6 +83,10 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         if compressor is not None:
             compressor.decompress_model(model)
     return nn.Module.float(model).eval(), info  # transformers' own `float` refuses models that were quantized
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def runtimes(config: dict[str, Any]) -> str:

@@ -200,7 +200,7 @@ class Parts:
         """One model of these pieces in `out`. Bytes are copied through; the pieces stay (see `clear`)."""
         entries = self._entries(pieces)
         layouts = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        return write_model(out, layouts, lambda name: _chunks(entries[name]), metadata, shard)
+        return write_model(out, layouts, lambda name: copied(entries[name]), metadata, shard)
 
     def clear(self) -> None:
         """Remove every piece, and the folder if nothing else is in it."""
@@ -283,7 +283,8 @@ def _raw(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _chunks(entry: Entry, size: int = 1 << 24) -> Iterator[bytes]:
+def copied(entry: Entry, size: int = 1 << 24) -> Iterator[bytes]:
+    """A stored tensor's bytes, a few megabytes at a time: what `write_model` takes to copy it."""
     left = entry.bytes
     with entry.file.open("rb") as file:
         file.seek(entry.start)

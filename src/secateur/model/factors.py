@@ -12,12 +12,13 @@ lowers the KL of the rounded network by 4%.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secateur.maths.sums import Gram, Spread
@@ -107,29 +108,84 @@ def backward(
 
     First comes (number of blocks, the head's), then every block from the last to the first, then (-1, the embedding's).
     Hidden states at every block are parked (in `work` when there are many); each block is run again from its own, then
-    backward, so memory does not grow with depth.
+    backward, so memory does not grow with depth. With `work` the gradient is kept after every block that the caller has
+    dealt with: a second call goes on from there.
     """
     n = len(stream.blocks)
+    reached = _reached(work, n)
     states = [stream.embed(tokens, work and work / "hidden-0")]
-    for i in range(n):
+    for i in range(n if reached is None else reached):
         tell("forward", i, n)
         with stream.loaded(stream.blocks[i]):
             states.append(stream.through(i, states[i], parked(states[i].shape, work and work / f"hidden-{i + 1}")))
-        if not bool(torch.isfinite(states[-1][0]).all()):
+        if not bool(torch.isfinite(states[-1]).all()):
             raise DataError(
-                f"the hidden states after {stream.blocks[i]} hold NaN or infinity", "the weights may be damaged; check them"
+                f"the hidden states after {stream.blocks[i]} hold NaN or infinity",
+                "the weights are damaged, or too large for the number type; check that the model speaks",
             )
     gradient = states.pop()
     tell("forward", n, n)
-    yield n, _through_tail(stream, gradient, _of(units, "head"), seed)
-    for i in reversed(range(n)):
+    tied: dict[str, Factors] = {}
+    if reached is None:
+        # a tied matrix is met twice: what the head sees of it waits for what the embedding sees
+        side = tuple(replace(m, tap=stream.anatomy.head) for m in _of(units, "embedding") if stream.anatomy.tied)
+        head = _through_tail(stream, gradient, _of(units, "head") + side, seed)
+        tied = {m.key: head.pop(m.key) for m in side if m.key in head}
+        yield n, head
+        _keep(work, n, gradient, tied)
+    else:
+        gradient, tied = _kept(work, reached)
+    for i in reversed(range(n if reached is None else reached)):
         tell("backward", n - 1 - i, n)
         found = Collector(tuple(m for unit in units if unit.block == i for m in unit.matrices))
         with stream.loaded(stream.blocks[i]), watch(stream.network, found.matrices, gradients=found):
             _through_block(stream, i, states.pop(), gradient)
         yield i, found.factors(tokens.numel())
+        _keep(work, i, gradient, tied)
     tell("backward", n, n)
-    yield -1, _through_embedding(stream, tokens, gradient, _of(units, "embedding"))
+    found = _through_embedding(stream, tokens, gradient, _of(units, "embedding"))
+    yield -1, {key: both(one, tied[key]) if key in tied else one for key, one in found.items()}
+
+
+def _gradient(work: Path | None, block: int) -> Path:
+    return (work or Path()) / f"gradient-{block}.safetensors"
+
+
+def _reached(work: Path | None, n: int) -> int | None:
+    """The lowest block that an earlier, broken run had finished."""
+    return next((i for i in range(n + 1) if work is not None and _gradient(work, i).exists()), None)
+
+
+def _keep(work: Path | None, block: int, gradient: Tensor, tied: Mapping[str, Factors]) -> None:
+    """The gradient at the inputs of a finished block, whole; the one before it goes."""
+    if work is None:
+        return
+    file = _gradient(work, block)
+    part = file.with_suffix(".part")
+    sides = {f"{side}/{key}": getattr(f, side).contiguous() for key, f in tied.items() for side in "ag"}
+    save_file({"gradient": gradient.contiguous(), **sides}, str(part))
+    part.replace(file)
+    for later in (_gradient(work, block + 1), work / f"hidden-{block + 1}"):
+        later.unlink(missing_ok=True)
+
+
+def _kept(work: Path | None, block: int) -> tuple[Tensor, dict[str, Factors]]:
+    held = load_file(str(_gradient(work, block)))
+    keys = [name[2:] for name in held if name.startswith("a/")]
+    return held["gradient"], {key: Factors(held[f"a/{key}"], held[f"g/{key}"]) for key in keys}
+
+
+def both(one: Factors, other: Factors) -> Factors:
+    """The factors of a matrix that is met in two ways, whose damages add: as near as one product comes to a sum of two.
+
+    Each side is weighed by what it sums to; rows are taken on their own (G is a diagonal), for an embedding's are.
+    """
+    heights = [f.g if f.g.ndim == 1 else f.g.diagonal() for f in (one, other)]
+    traces = [f.a.diagonal().sum() for f in (one, other)]
+    whole = sum(h.sum() * t for h, t in zip(heights, traces, strict=True))
+    a = sum(h.sum() * f.a for h, f in zip(heights, (one, other), strict=True)) / whole
+    g = heights[0] * traces[0] + heights[1] * traces[1]
+    return Factors(a, g, one.tokens, max(one.relative_error, other.relative_error))  # type: ignore[arg-type]
 
 
 def _of(units: tuple[Unit, ...], kind: str) -> tuple[Matrix, ...]:

@@ -76,9 +76,9 @@ class Stream:
 
     # what surrounds the blocks
 
-    def embed(self, tokens: Tensor, park: Path | None = None) -> Tensor:
+    def embed(self, tokens: Tensor, park: Path | None = None, cut: Mapping[Matrix, Tensor] | None = None) -> Tensor:
         """Hidden states at the first block, [samples, length, width], parked; and how every block is to be called."""
-        with self.loaded(*self._around(head=False)):
+        with self.loaded(*self._around(head=False), cut=cut):
             first = self._record(tokens[:1])
             hidden = parked((len(tokens), *first.shape[1:]), park)
             for start in range(0, len(tokens), self.batch):
