@@ -19,6 +19,7 @@ SOURCE = ROOT / "src" / "secateur"
 FILES = sorted(SOURCE.rglob("*.py"))
 METHODS = sorted(file for file in (SOURCE / "methods").rglob("*.py") if not file.name.startswith("_"))
 
+DOORS = {"__init__", "__main__"}
 #: where each part of the package stands; a file may import from lower floors, and from its own part
 FLOORS = {
     "types": 0,
@@ -28,16 +29,12 @@ FLOORS = {
     "measure": 3,
     "methods": 4,
     "export": 4,
-    "catalogue": 5,
-    "cut": 5,
-    "demo": 5,
-    "recipe": 5,
-    "report": 5,
     "cli": 6,
 }
+#: a job is a file that stands alone in the package: cut.py, recipe.py, report.py ...
+FLOORS |= {file.stem: 5 for file in SOURCE.glob("*.py") if file.stem not in (*FLOORS, *DOORS)}
 #: floors whose parts may know each other
 OPEN = {3, 5}
-DOORS = {"__init__", "__main__"}
 
 
 def module(file: Path) -> str:
@@ -146,8 +143,11 @@ def test_the_names_of_the_front_door_are_there():
 @pytest.mark.parametrize(
     "first", ["from secateur.cut import survey", "from secateur import cut", "import secateur.cut"]
 )
-def test_cut_is_a_module_and_a_verb_whoever_comes_first(first: str):
-    code = f"{first}\nimport secateur, secateur.cut as home\nassert callable(secateur.cut) and home.cut and home.survey"
+def test_a_verb_may_be_a_module_too_whoever_comes_first(first: str):
+    code = (
+        f"{first}\nimport secateur, secateur.cut as home\nassert callable(secateur.cut) and home.cut and home.survey\n"
+    )
+    code += "assert all(callable(getattr(secateur, name)) for name in secateur._HOME)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

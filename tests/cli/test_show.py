@@ -15,6 +15,11 @@ CUT = {
     "damage_predicted": 0.0031,
     "damage_error": 0.0004,
     "damage_measured": 0.00367,
+    "damage_measured_error": 0.0002,
+    "kl": 0.0041,
+    "kl_error": 0.0001,
+    "agreement": 0.963,
+    "bad_rows": [{"unit": "x", "rows": [1]}],
     "seconds": 61.2,
     "peak_rss_bytes": 512_000_000,
     "resumed": True,
@@ -39,9 +44,21 @@ def drawn(what) -> str:
 
 def test_a_cut_shows_every_number():
     text = drawn(show.cut(CUT))
-    for word in ("4.250", "4.249", "7,467,996", "100.0%", "3.5234", "3.5271", "0.00310 ± 0.00040", "0.00367", "1.18"):
+    for word in (
+        "4.250",
+        "4.249",
+        "7,467,996",
+        "100.0%",
+        "3.5234",
+        "3.5271",
+        "0.00310 ± 0.00040",
+        "0.00367 ± 0.00020",
+        "1.18",
+    ):
         assert word in text, word
     assert "compressed-tensors, 7.47 MB on disk, seen to load in transformers 5.23.0, logits within 1.2e-06" in text
+    assert "KL 0.00410 ± 0.00010 nats per token; the first choice is the same 96.3% of the time" in text
+    assert "bad rows 1 hold NaN" in text
     assert "99.7% of the parameter bytes" in text
     assert "1 min 1 s, 512 MB of memory at most, earlier work was taken up" in text
     assert "norm.5 and 2 more: a vector" in text
@@ -57,9 +74,9 @@ def test_a_cut_without_export_or_prediction_can_be_drawn():
 
 def test_inspect_groups_the_blocks():
     units = [
-        {"name": f"model.layers.{at}.mlp.down_proj", "kind": "linear", "bytes": 600, "shape": [2, 3]} for at in range(3)
+        {"unit": f"model.layers.{at}.mlp.down_proj", "kind": "linear", "bytes": 600, "shape": [2, 3]} for at in range(3)
     ]
-    found = {"model": "tiny", "parameters": 1000, "bytes": 2000, "units": units, "skipped": []}
+    found = {"model": "tiny", "weights": 1000, "bytes": 2000, "units": units, "skipped": []}
     text = drawn(show.inspect(found))
     assert "model.layers.*.mlp.down_proj linear 3 1,800 90.0%" in text
     assert "1,000 parameters in 2 kB" in text

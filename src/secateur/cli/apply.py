@@ -15,6 +15,10 @@ def apply(
     plan: Annotated[Path, typer.Argument(help="The file that `secateur plan` wrote.", show_default=False)],
     data: Data,
     out: Out,
+    menu: Annotated[
+        Path | None,
+        typer.Option(help="The survey's folder: its statistics are used again, not gathered anew.", show_default=False),
+    ] = None,
     round: Round = "two-sided",
     samples: Samples = 128,
     seq_len: SeqLen = None,
@@ -36,6 +40,7 @@ def apply(
             plan,
             data=data,
             out=out,
+            menu=menu,
             round=round,
             samples=samples,
             seq_len=seq_len,

@@ -47,7 +47,7 @@ def demo(
         menu = survey(str(model), str(calibration), out=out / "menu", **how)
         plans = plan(menu, BUDGETS)
         save_plan(plans[CHOSEN], out / "plan.yaml")
-        result = apply(str(model), out / "plan.yaml", data=str(calibration), out=out / "cut", **how)
+        result = apply(str(model), out / "plan.yaml", data=str(calibration), out=out / "cut", menu=out / "menu", **how)
         page = report(out / "cut")
         frontier = {"plans": [show.in_short(made) for made in plans]}
         work.give({**frontier, "cut": result, "report": str(page)}, _page)

@@ -30,29 +30,25 @@ def cut(result: Mapping[str, Any]) -> RenderableType:
 
 
 def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
-    table = _table("", "asked for", "spent", "of it")
-    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in budget):
-        cap = budget.get(resource)
-        capped = isinstance(cap, int | float)
-        share = f"{value / cap:.1%}" if capped and cap else ""
-        table.add_row(
-            _WORDS.get(resource, resource), number(resource, cap) if capped else "", number(resource, value), share
-        )
+    caps = {resource: cap for resource, cap in budget.items() if isinstance(cap, int | float) and cap > 0}
+    table = _table(str(budget.get("asked", "")), "asked for", "spent", "of it")
+    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in caps):
+        cap = caps.get(resource)
+        asked = ("", "") if cap is None else (number(resource, cap), f"{value / cap:.1%}")
+        table.add_row(_WORDS.get(resource, resource), asked[0], number(resource, value), asked[1])
     return table
 
 
 def _damage(result: Mapping[str, Any]) -> Table:
-    predicted, error = result["damage_predicted"], result.get("damage_error")
-    measured = result["damage_measured"]
+    predicted, measured = result["damage_predicted"], result["damage_measured"]
     table = _table("nats per token", "before", "after", "damage predicted", "damage measured", "ratio")
-    ratio = f"{measured / predicted:.2f}" if predicted and measured is not None else ""
     table.add_row(
-        "loss, held-out text",
+        "loss, held-back text",
         nats(result["loss_before"]),
         nats(result["loss_after"]),
-        nats(predicted) + (f" ± {nats(error)}" if error is not None else ""),
-        nats(measured),
-        ratio,
+        give_or_take(predicted, result.get("damage_error")),
+        give_or_take(measured, result.get("damage_measured_error")),
+        f"{measured / predicted:.2f}" if predicted else "",
     )
     return table
 
@@ -65,6 +61,14 @@ def _facts(result: Mapping[str, Any]) -> Table:
         wrong = export.get("logit_error")
         exact = "" if wrong is None else f", logits within {wrong:.1e}"
         facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {seen}{exact}")
+    if result.get("kl") is not None:
+        kl = give_or_take(result["kl"], result.get("kl_error"))
+        facts.add_row(
+            "likeness", f"KL {kl} nats per token; the first choice is the same {result['agreement']:.1%} of the time"
+        )
+    if result.get("bad_rows"):
+        rows = sum(len(one["rows"]) for one in result["bad_rows"])
+        facts.add_row("bad rows", f"{rows} hold NaN or infinity and are zeros in the file")
     if result.get("coverage") is not None:
         facts.add_row("coverage", f"{result['coverage']:.1%} of the parameter bytes were cut")
     again = ", earlier work was taken up" if result.get("resumed") else ""
@@ -90,10 +94,10 @@ def inspect(found: Mapping[str, Any]) -> RenderableType:
     for key in ("model", "architecture", "family", "dtype"):
         if found.get(key):
             head.add_row(key, Text(str(found[key])))
-    head.add_row("size", f"{found['parameters']:,} parameters in {size(found['bytes'])}")
+    head.add_row("size", f"{found['weights']:,} parameters in {size(found['bytes'])}")
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for unit in found["units"]:
-        groups.setdefault((unit["kind"], _pattern(unit["name"])), []).append(unit)
+        groups.setdefault((unit["kind"], _pattern(unit["unit"])), []).append(unit)
     table = _table("units", "kind", "how many", "bytes", "share", left=2)
     for (kind, pattern), units in groups.items():
         held = sum(unit["bytes"] for unit in units)
@@ -141,7 +145,7 @@ def frontier(result: Mapping[str, Any]) -> RenderableType:
             Text(plan["budget"]),
             f"{spent['bytes']:,.0f}" if "bytes" in spent else "",
             f"{spent['bits_per_weight']:.3f}" if "bits_per_weight" in spent else "",
-            f"{nats(plan['damage'])} ± {nats(plan['error'])}",
+            give_or_take(plan["damage"], plan["error"]),
             nats(plan["bound"]),
             Text(mixture(plan["edits"].values())),
             Text(str(plan.get("file") or "")),
@@ -179,7 +183,7 @@ def menu(result: Mapping[str, Any]) -> RenderableType:
             Text(edit["edit"]),
             f"{edit['units']}/{result['units']}",
             f"{edit['bits_per_weight']:.3f}",
-            f"{nats(edit['damage'])} ± {nats(edit['error'])}",
+            give_or_take(edit["damage"], edit["error"]),
         )
     return table
 
@@ -202,6 +206,11 @@ def nats(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.5f}"
+
+
+def give_or_take(value: float, error: float | None) -> str:
+    """A number and, where there is one, its standard error."""
+    return nats(value) if error is None else f"{nats(value)} ± {nats(error)}"
 
 
 def _table(first: str, *columns: str, left: int = 1) -> Table:
