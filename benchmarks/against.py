@@ -4,9 +4,9 @@
     python benchmarks/against.py MODEL --calib calib.txt --text heldout.txt --venvs ../venvs --work ../out
 
 At each point ours gets the bits of the leanest rival there, rounded down, so it never has more than any of them; at the
-point `file` it gets the bytes of GPTQ's whole 4-bit file. CPU seconds and peak memory are of whole processes, imports
-and writing included (`cpu_s` leaves a rival's imports and loading out). Everybody calibrates on as many windows of the
-same text, and one scorer reads what each has written. Finished runs are taken up again unless --fresh.
+points that are whole files it gets their bytes. CPU seconds and peak memory are of whole processes, imports and writing
+included (`cpu_s` leaves a rival's imports and loading out). Everybody calibrates on as many windows of the same text,
+and one scorer reads what each has written. Finished runs are taken up again unless --fresh.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ POINTS = (
     Point("2.7 bits", (("llamacpp", "iq2_m+f16emb"),)),
     Point("2.9 bits", (("llamacpp", "q2_k+f16emb"),)),
     Point("file", (("llmcompressor", "gptq-w4g128"),), over="all"),
+    Point("small file", (("llamacpp", "q4_k_m"),), over="all"),
 )
 
 
