@@ -44,9 +44,7 @@ def test_our_reader_agrees_with_the_library_to_the_bit(tiny, cutter, tmp_path, f
     read = dict(read_model(tmp_path))
     for unit in cut.units:
         for m in unit.matrices:
-            assert torch.equal(
-                cut.format.seen(unit, cut.plan.edits[unit.name], read[m.tensor], "bfloat16"), cut.values[m.key]
-            )
+            assert torch.equal(read[m.tensor], cut.values[m.key]), m.key
 
 
 def test_files_of_the_library_itself_are_read(tiny, tmp_path):

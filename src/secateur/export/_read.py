@@ -183,6 +183,8 @@ def _packed(checkpoint: Checkpoint, about: Mapping[str, Any]) -> dict[str, Sourc
 
 @dataclass(frozen=True)
 class _CompressedMatrix:
+    """Decoded to float32 as transformers does it, which rounds 4-bit floats and experts on the way."""
+
     checkpoint: Checkpoint
     base: str
     args: Mapping[str, Any]
@@ -196,7 +198,11 @@ class _CompressedMatrix:
             scale = scale.float() / self._get("weight_global_scale")
         if f"{self.base}.weight_zero_point" in self.checkpoint.tensors:
             codes = codes - self._spread(self._zero(scale))
-        return codes * self._spread(scale.float())
+        values = codes * self._spread(scale.float())
+        kind = torch.bfloat16 if self.args["num_bits"] == 4 and self.args["type"] == "float" else None
+        if self.args["type"] == "int" and re.search(r"\bexperts\.\d+\.", self.base):
+            kind = scale.dtype
+        return values.to(kind).float() if kind else values
 
     def _codes(self) -> Tensor:
         if f"{self.base}.weight" in self.checkpoint.tensors:
