@@ -72,6 +72,18 @@ def test_a_cut_without_export_or_prediction_can_be_drawn():
     assert "earlier work" not in text
 
 
+def test_the_caps_are_read_from_the_words_where_nobody_gives_them_as_numbers():
+    spent = {"bytes": 150e6, "bits_per_weight": 3.0}
+    text = drawn(show.cut(CUT | {"budget": {"asked": "300 MB, 50% flops"}, "spent": spent}))
+    assert "bytes 300,000,000 150,000,000 50.0% bits per weight 3.000" in text
+    assert "bits per weight 3.000" in drawn(show.cut(CUT | {"budget": {"asked": "by hand"}, "spent": spent}))
+
+
+def test_equal_logits_are_called_equal():
+    exact = CUT | {"export": CUT["export"] | {"logit_error": 0.0}}
+    assert "transformers 5.23.0, logits equal" in drawn(show.cut(exact))
+
+
 def test_inspect_groups_the_blocks():
     units = [
         {"unit": f"model.layers.{at}.mlp.down_proj", "kind": "linear", "bytes": 600, "shape": [2, 3]} for at in range(3)

@@ -31,12 +31,23 @@ def cut(result: Mapping[str, Any]) -> RenderableType:
 
 def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
     caps = {resource: cap for resource, cap in budget.items() if isinstance(cap, int | float) and cap > 0}
+    caps = caps or _read(str(budget.get("asked", "")))
     table = _table(str(budget.get("asked", "")), "asked for", "spent", "of it")
     for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in caps):
         cap = caps.get(resource)
         asked = ("", "") if cap is None else (number(resource, cap), f"{value / cap:.1%}")
         table.add_row(_WORDS.get(resource, resource), asked[0], number(resource, value), asked[1])
     return table
+
+
+def _read(asked: str) -> Mapping[str, float]:
+    """The caps that a budget names in absolute numbers; a share of the uncut network is none."""
+    from secateur.types import Budget, BudgetError
+
+    try:
+        return Budget.parse(asked).caps
+    except BudgetError:
+        return {}
 
 
 def _damage(result: Mapping[str, Any]) -> Table:
@@ -54,12 +65,12 @@ def _damage(result: Mapping[str, Any]) -> Table:
 
 
 def _facts(result: Mapping[str, Any]) -> Table:
-    facts = Table.grid(padding=(0, 2))
+    facts = Table.grid(padding=(0, 1))
     export = result.get("export") or {}
     if export:
         seen = f"seen to load in {export['verified_in']}" if export.get("verified_in") else "not checked in a runtime"
         wrong = export.get("logit_error")
-        exact = "" if wrong is None else f", logits within {wrong:.1e}"
+        exact = "" if wrong is None else f", logits within {wrong:.1e}" if wrong else ", logits equal"
         facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {seen}{exact}")
     if result.get("kl") is not None:
         kl = give_or_take(result["kl"], result.get("kl_error"))
@@ -90,7 +101,7 @@ def skipped(entries: Iterable[Mapping[str, str]], at_most: int = 6) -> Renderabl
 
 def inspect(found: Mapping[str, Any]) -> RenderableType:
     """What is in a model: one line for each kind of unit and shape, then what cannot be cut."""
-    head = Table.grid(padding=(0, 2))
+    head = Table.grid(padding=(0, 1))
     for key in ("model", "architecture", "family", "dtype"):
         if found.get(key):
             head.add_row(key, Text(str(found[key])))
@@ -224,6 +235,7 @@ def _table(first: str, *columns: str, left: int = 1) -> Table:
 
 def _indented(table: Table) -> Table:
     """A grid of facts whose names stand back and whose words may be long."""
+    table.pad_edge = True
     table.columns[0].style = "dim"
     table.columns[0].no_wrap = True
     if len(table.columns) > 1:
