@@ -75,7 +75,9 @@ def apply(
     edits = _edits(case, plan)
     out = Path(out)
     told = {name: text(edit) for name, edit in edits.items()}
-    work = work_folder(out, resume, {"edits": told, "round": round, "held": case.held.tolist(), "model": case.checkpoint.fingerprint})
+    work = work_folder(
+        out, resume, {"edits": told, "round": round, "held": case.held.tolist(), "model": case.checkpoint.fingerprint}
+    )
     factors = _Factors(case, Path(menu) / ".work" if menu else work, seed, tell)
     report, progress = _walk(case, edits, ROUNDERS[round], factors, work, tell)
     exported = _finish(case, plan, edits, work, out, report.pop("logits"), tell)
@@ -115,12 +117,16 @@ class _Factors:
 
     def _gather(self) -> None:
         n = len(self.case.stream.blocks)
-        for index, factors in backward(self.case.stream, self.case.calib, self.case.units, self.work, self.seed, self.tell):
+        for index, factors in backward(
+            self.case.stream, self.case.calib, self.case.units, self.work, self.seed, self.tell
+        ):
             kind = "head" if index == n else "embedding" if index == -1 else ""
             for at, unit in enumerate(self.case.units):
                 if unit.kind == kind if kind else unit.block == index:
                     sides = complete(unit, factors).items()
-                    tensors = {f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in sides for side in "ag"}
+                    tensors = {
+                        f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in sides for side in "ag"
+                    }
                     Parts(self.work / "factors").save(str(at), tensors)
 
 
@@ -261,7 +267,9 @@ def _finish(
     tell("writing", 0, 2)
     files = parts.stitch([*map(str, range(len(case.units))), "rest"], out)
     companions(case.checkpoint.folder, out)
-    case.format.finish(out, case.checkpoint.config, Plan(edits, plan.spent, plan.damage, plan.error, plan.bound), case.units)
+    case.format.finish(
+        out, case.checkpoint.config, Plan(edits, plan.spent, plan.damage, plan.error, plan.bound), case.units
+    )
     tell("writing", 1, 2)
     verified = case.format.verify(out, logits, case.held[: len(logits)])
     tell("writing", 2, 2)

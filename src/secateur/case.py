@@ -118,7 +118,9 @@ def offers(
             )
             skipped.append({"unit": unit.name, "reason": reason})
     for pattern in {*pinned, *keep} - used:
-        raise PlanError(f"`{pattern}` matches no unit", f"units are named like `{case.units[len(case.units) // 2].name}`")
+        raise PlanError(
+            f"`{pattern}` matches no unit", f"units are named like `{case.units[len(case.units) // 2].name}`"
+        )
     return menu, can, skipped + [{"unit": name, "reason": why} for name, why in case.stream.anatomy.skipped]
 
 

@@ -154,7 +154,9 @@ def _correct(case: Case, rows: Mapping[str, damages.Row], work: Path, tell: Tell
     Gradients of neighbouring tokens are correlated and the second order is not all, so sums of predictions come out too
     low, and more so for large damages. Both show in the log-log line through the probes.
     """
-    levels = sorted({level for row in rows.values() for level in row.expected})
+    told = [set(row.expected) for row in rows.values() if row.expected]
+    levels = sorted(set.intersection(*told) if told else ())
+    levels = [level for level in levels if level > 1]  # at one bit nothing is left to predict
     if not levels or len(case.check) == 0:
         return {"shift": 0.0, "power": 1.0, "error": 0.5}
     found = probe(case, work, levels, tell)

@@ -29,7 +29,7 @@ from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.model.matrix import place
 from secateur.parts.edits.fp8 import Fp8
-from secateur.parts.edits.int import Int
+from secateur.parts.edits.int import Int, narrow
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
@@ -64,8 +64,7 @@ class CompressedTensors:
     name: str = "compressed-tensors"
 
     def edits(self) -> tuple[Edit, ...]:
-        ints = [Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)]
-        return (Keep(), *ints, Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if isinstance(edit, Keep):

@@ -29,7 +29,9 @@ from secateur.maths.packing import pack, packed_bytes
 from secateur.model.checkpoint import DTYPES
 from secateur.parts.edits import GridEdit, Part, text
 from secateur.parts.edits.fp8 import Fp8
-from secateur.parts.edits.int import Int
+from secateur.parts.edits.int import Int, narrow
+from secateur.parts.edits.mxfp4 import Mxfp4
+from secateur.parts.edits.nvfp4 import Nvfp4
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Plan, Unit
 
@@ -43,7 +45,7 @@ class Packed:
     name: str = "packed"
 
     def edits(self) -> tuple[Edit, ...]:
-        return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
+        return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         group = getattr(edit, "group", 0)

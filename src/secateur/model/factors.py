@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secateur.maths.sums import Gram, Spread
+from secateur.maths.sums import Gram, Spread, tiles
 from secateur.model.stream import Stream, parked
 from secateur.model.watch import watch
 from secateur.types import DataError, Matrix, Unit
@@ -188,6 +190,11 @@ def both(one: Factors, other: Factors) -> Factors:
     return Factors(a, g, one.tokens, max(one.relative_error, other.relative_error))  # type: ignore[arg-type]
 
 
+def halved(device: torch.device) -> AbstractContextManager[Any]:
+    """Matmuls of the statistics pass in bfloat16, where that is faster: statistics bear its rounding, losses do not."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or tiles())
+
+
 def _of(units: tuple[Unit, ...], kind: str) -> tuple[Matrix, ...]:
     return tuple(m for unit in units if unit.kind == kind for m in unit.matrices)
 
@@ -198,7 +205,9 @@ def _through_tail(stream: Stream, hidden: Tensor, matrices: tuple[Matrix, ...], 
     with stream.tail() as tail, watch(stream.network, matrices, gradients=found):
         for start in range(0, len(hidden), stream.batch):
             part = hidden[start : start + stream.batch].to(stream.device).requires_grad_()
-            logits = tail(part).float().flatten(0, 1)
+            with halved(stream.device):
+                logits = tail(part)
+            logits = logits.float().flatten(0, 1)
             with torch.no_grad():
                 labels = sample_labels(logits, generator)
             F.cross_entropy(logits, labels, reduction="sum").backward()
@@ -211,7 +220,9 @@ def _through_block(stream: Stream, index: int, hidden: Tensor, gradient: Tensor)
     """Pull the gradient through one loaded block, in place."""
     for start in range(0, len(hidden), stream.batch):
         part = hidden[start : start + stream.batch].to(stream.device).requires_grad_()
-        stream.call(index, part).backward(gradient[start : start + stream.batch].to(stream.device))
+        with halved(stream.device):
+            out = stream.call(index, part)
+        out.backward(gradient[start : start + stream.batch].to(out))
         assert part.grad is not None
         gradient[start : start + stream.batch] = part.grad.to(gradient)
 

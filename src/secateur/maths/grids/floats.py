@@ -107,7 +107,9 @@ class Float:
         best = torch.full(x.shape[:2], torch.inf, device=w.device)
         scale = torch.ones_like(best)
         probe = FittedFloat(scale, self.kind, group, globally, self.dtype)
-        shares = (1.0,) if self.kind == "fp8" else (2.0, 1.0, 0.5) if self.kind == "mxfp4" else (1.0, 1.5, 0.9, 0.8, 0.7)
+        shares = (
+            (1.0,) if self.kind == "fp8" else (2.0, 1.0, 0.5) if self.kind == "mxfp4" else (1.0, 1.5, 0.9, 0.8, 0.7)
+        )
         for share in shares:
             s = stored_scale(share * x.abs().amax(-1).clamp_min(1e-12) / most, self.kind, globally, self.dtype)
             spread = s[..., None]
