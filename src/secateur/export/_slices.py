@@ -22,8 +22,8 @@ from secateur.export._write import Layout, copied, write_config, write_model
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
 from secateur.types import ModelError
 
-#: bytes of float32 weights that the blocks of a slice may take; one block may take more. A Llama of 1 GB in 40 blocks is
-#: verified in 28 s with a peak of 611 MB, of which 368 are transformers before it has loaded anything
+#: bytes of float32 weights that the blocks of a slice may take; one block may take more. A Llama of 1 GB in 40 blocks
+#: is verified in 28 s with a peak of 611 MB, of which 368 are transformers before it has loaded anything
 ROOM = 1 << 26
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 

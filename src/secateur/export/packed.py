@@ -30,9 +30,9 @@ from secateur.model.checkpoint import DTYPES
 from secateur.parts.edits import GridEdit, Part, text
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.int import Int, narrow
+from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
-from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Plan, Unit
 
 VERSION = 1
