@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def damped(a: Tensor, damp: float) -> Tensor:
-    """`a` plus `damp` times its mean diagonal; dead directions (zero diagonal) get the same share. Float64 in and out."""
+    """`a` plus `damp` times its mean diagonal; dead directions (zero diagonal) get the same. Float64 in and out."""
     mean = a.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(a.dtype).tiny)
     return a + (damp * mean)[..., None, None] * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
 

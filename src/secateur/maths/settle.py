@@ -33,7 +33,7 @@ class Metric:
 
     @classmethod
     def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP) -> Metric:
-        """From A [cols, cols] and G ([rows, rows], a diagonal [rows], or None). Dead inputs weigh what damping gives."""
+        """From A [cols, cols] and G ([rows, rows], its diagonal, or None). Dead inputs weigh what damping gives."""
         u, _, used = unit_upper(a, damp)
         square = g is not None and g.ndim == 2
         v = unit_upper(g, damp)[0].float() if square else None  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -23,16 +24,32 @@ class Coded:
 class Fitted(Protocol):
     """A grid with the scales of one matrix.
 
-    `step` columns are coded together: 1 for scalars. `scale` and `zero` are spread over the matrix, [rows, cols] (or
-    None), so that a rounder can cut them into tiles alike; `snap(x, scale, zero)` is elementwise and gives values.
+    `scale` and `zero` are spread over the matrix, [rows, cols] (or None), so that a rounder can cut them into tiles
+    alike; `snap(x, scale, zero)` is elementwise and gives values. `group` columns share a scale, and `step` columns are
+    coded together: 1 for scalars. `zeros` is the number type of fractional zero points, where the grid has them.
     """
 
-    step: int
-    scale: Tensor
-    zero: Tensor | None
+    @property
+    def scale(self) -> Tensor: ...
+    @property
+    def zero(self) -> Tensor | None: ...
+    @property
+    def zeros(self) -> torch.dtype | None: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def step(self) -> int: ...
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor: ...
-    def rescaled(self, scale: Tensor) -> Fitted: ...
+
+    def codes(self, values: Tensor) -> Tensor:
+        """Which number of the grid each of `values` is, as float32."""
+        ...
+
+    def rescaled(self, scale: Tensor, shift: Tensor | None = None) -> Fitted:
+        """The same grid with other scales (and, where zeros are fractional, other zeros), as the file can hold them."""
+        ...
+
     def code(self, values: Tensor) -> Coded: ...
 
 
@@ -43,6 +60,6 @@ class Grid(Protocol):
         """Scales for `w` [rows, cols] that keep sum(weight * error^2) small; `weight` is [cols] or [rows, cols]."""
         ...
 
-    def bits_total(self, rows: int, cols: int) -> float:
-        """Bits of the whole payload, scales and zeros included, as densely as it can be packed."""
+    def payload_bits(self, rows: int, cols: int) -> float:
+        """Bits of the whole payload, scales and zeros included, each part packed into whole bytes."""
         ...

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..packing import packed_bytes
 from . import Coded
 
 
 @dataclass(frozen=True)
 class FittedAffine:
-    """Values `(code - zero) * scale` with codes in [low, high]. Scales are exact in `dtype`, the file's, and so are zeros."""
+    """Values `(code - zero) * scale`, codes in [low, high]. Scales are exact in `dtype`, the file's, and so are zeros."""
 
     scale: Tensor
     zero: Tensor | None
@@ -25,10 +26,9 @@ class FittedAffine:
     step: int = 1
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
-        q = x / scale
-        if zero is None:
-            return q.round_().clamp_(self.low, self.high).mul_(scale)
-        return q.add_(zero).round_().clamp_(self.low, self.high).sub_(zero).mul_(scale)
+        q = x / scale if zero is None else (x / scale).add_(zero)
+        q = q.round_().clamp_(self.low, self.high)  # type: ignore[call-overload]  # two numbers, or two tensors
+        return (q if zero is None else q.sub_(zero)).mul_(scale)
 
     def codes(self, values: Tensor) -> Tensor:
         q = values / self.scale
@@ -162,10 +162,12 @@ class Affine:
                 for shift in (0.0, 0.5, -0.5) if self.bits <= 3 else (0.0,):
                     yield s, -share * bottom / s + shift
 
-    def bits_total(self, rows: int, cols: int) -> float:
-        groups = cols // (self.group or cols)
-        zero = 0 if self.symmetric else torch.finfo(self.zeros).bits if self.zeros else self.bits
-        return rows * cols * self.bits + rows * groups * (torch.finfo(self.dtype).bits + zero)
+    def payload_bits(self, rows: int, cols: int) -> float:
+        levels, scales = 2**self.bits, rows * (cols // (self.group or cols))
+        bits = 8 * packed_bytes(rows * cols, levels) + scales * torch.finfo(self.dtype).bits
+        if self.symmetric:
+            return bits
+        return bits + (scales * torch.finfo(self.zeros).bits if self.zeros else 8 * packed_bytes(scales, levels))
 
 
 def _least_squares(x: Tensor, q: Tensor, m: Tensor, shifted: bool, zero: Tensor | None) -> tuple[Tensor, Tensor | None]:

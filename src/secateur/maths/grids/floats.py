@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..packing import packed_bytes
 from . import Coded
 
 #: the magnitudes of E2M1, by code
@@ -73,7 +74,7 @@ class FittedFloat:
 
 
 def stored_scale(scale: Tensor, kind: str, globally: float, dtype: torch.dtype) -> Tensor:
-    """What the file can hold of positive scales, as float32: any (fp8), powers of two (mxfp4), E4M3 / global (nvfp4)."""
+    """What the file can hold of positive scales, float32: any (fp8), powers of two (mxfp4), E4M3 / global (nvfp4)."""
     scale = scale.abs()
     if kind == "mxfp4":
         return torch.exp2(scale.clamp_min(2.0**-126).log2().round().clamp(-126, 127))
@@ -118,7 +119,8 @@ class Float:
             best, scale = torch.where(better, error, best), torch.where(better, s, scale)
         return replace(probe, scale=scale.repeat_interleave(group, 1))
 
-    def bits_total(self, rows: int, cols: int) -> float:
+    def payload_bits(self, rows: int, cols: int) -> float:
         if self.kind == "fp8":
             return rows * cols * 8 + rows * torch.finfo(self.dtype).bits
-        return rows * cols * 4 + rows * (cols // self.group) * 8 + (32 if self.kind == "nvfp4" else 0)
+        scales = rows * (cols // self.group)
+        return 8 * packed_bytes(rows * cols, 16) + scales * 8 + (32 if self.kind == "nvfp4" else 0)
