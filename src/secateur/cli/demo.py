@@ -35,7 +35,7 @@ def demo(
     from secateur.cli.frame import job
 
     with job(as_json, out, resumes=True) as work:
-        first = "taking up the model in" if (out / "model").exists() else "training a small model on Python's library in"
+        first = "taking up the model in" if (out / "model").exists() else "training a model on Python's library in"
         work.say(f"{first} {out}; then one survey, plans for {', '.join(BUDGETS)}, and a cut to {BUDGETS[CHOSEN]}")
         from secateur.cut import apply, plan, survey
         from secateur.demo import prepare
