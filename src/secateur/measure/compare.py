@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
+@torch.no_grad()
+def sums(logits: Tensor, labels: Tensor, reference: Tensor | None = None) -> dict[str, Tensor]:
+    """Of each window, over its tokens, in float64: `losses`; with a reference also `reference`, `kls`, `agreements`.
+
+    Logits are [windows, tokens, vocabulary], made before the `labels` [windows, tokens] were seen. `kls` is
+    KL(reference || ours): what is lost by believing us where the reference is right.
+    """
+    ours, label = logits.float().log_softmax(-1), labels[..., None].to(logits.device)
+    found = {"losses": -ours.gather(-1, label)[..., 0]}
+    if reference is not None:
+        theirs = reference.float().log_softmax(-1)
+        found["reference"] = -theirs.gather(-1, label)[..., 0]
+        found["kls"] = (theirs.exp() * (theirs - ours)).sum(-1)
+        found["agreements"] = ours.argmax(-1) == theirs.argmax(-1)
+    return {name: each.double().sum(1).cpu() for name, each in found.items()}
+
+
 @dataclass
 class Comparison:
-    """Sums over windows; all in nats per token. The first token of a window has no prediction and is not counted."""
+    """Means over windows; all in nats per token.
+
+    A window's first token is predicted by nothing and is not counted, nor is what its last one predicts.
+    """
 
     losses: list[float] = field(default_factory=list)  # mean over the tokens of each window
     reference: list[float] = field(default_factory=list)
@@ -19,20 +40,24 @@ class Comparison:
     agreements: list[float] = field(default_factory=list)
     tokens: int = 0
 
-    @torch.no_grad()
     def update(self, logits: Tensor, reference: Tensor, tokens: Tensor) -> None:
         """Add windows: logits [windows, length, vocabulary] of both, and the windows' tokens [windows, length]."""
-        ours, theirs = (x.float().log_softmax(-1) for x in (logits, reference))
-        label = tokens[:, 1:, None].to(ours.device)
-        self.losses += (-ours[:, :-1].gather(-1, label)).mean((1, 2)).tolist()
-        self.reference += (-theirs[:, :-1].gather(-1, label)).mean((1, 2)).tolist()
-        self.kls += (theirs.exp() * (theirs - ours)).sum(-1).mean(1).tolist()
-        self.agreements += (ours.argmax(-1) == theirs.argmax(-1)).float().mean(1).tolist()
-        self.tokens += label.numel()
+        self.add(sums(logits[:, :-1], tokens[:, 1:], reference[:, :-1]), tokens.shape[1] - 1)
+
+    def add(self, found: Mapping[str, Tensor], tokens: int) -> None:
+        """Add windows by their `sums`, each over so many tokens."""
+        for name, total in found.items():
+            getattr(self, name).extend((total / tokens).tolist())
+        self.tokens += tokens * len(found["losses"])
 
     @property
     def loss(self) -> float:
         return _mean(self.losses)
+
+    @property
+    def loss_error(self) -> float:
+        """Standard error of the loss as an estimate for all such text, from the spread over windows."""
+        return _error(self.losses)
 
     @property
     def reference_loss(self) -> float:

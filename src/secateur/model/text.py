@@ -50,9 +50,7 @@ def windows(
     length = _length(tokenizer, seq_len, context)
     if samples < 1:
         raise DataError(f"asked for {samples} samples", "ask for at least 4")
-    text = "\n".join(_thin(documents(str(data)), _MOST_CHARACTERS))
-    if not text.strip():
-        raise DataError(f"{data} holds no text", "give a file with some")
+    text, _ = whole(data)
     held = min(max(16, samples // 4), 128)
     random = torch.Generator().manual_seed(seed)
     cut = _from_shares(text, tokenizer, samples + held, length, random)
@@ -64,6 +62,22 @@ def windows(
             "tokenizer and weights are of different models",
         )
     return _hold_back(str(data), cut, samples, held)
+
+
+def whole(data: str | Path) -> tuple[str, int]:
+    """The data as one text, and how many characters it has: of more than 16 million, pieces spread evenly are taken."""
+    seen = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal seen
+        for text in documents(str(data)):
+            seen += len(text) + 1
+            yield text
+
+    text = "\n".join(_thin(counted(), _MOST_CHARACTERS))
+    if not text.strip():
+        raise DataError(f"{data} holds no text", "give a file with some")
+    return text, max(seen - 1, 0)
 
 
 def load_tokenizer(folder: str | Path) -> Any:

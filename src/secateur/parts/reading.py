@@ -27,6 +27,10 @@ _FLOATS = {str(DTYPES[name]).removeprefix("torch."): name for name in ("F16", "B
 _PACKED = re.compile(r"packed(-\d{5}-of-\d{5})?\.safetensors")
 
 
+class ForeignError(ModelError):
+    """Quantized in a way that we cannot decode; transformers may."""
+
+
 class Source(Protocol):
     """One tensor under its original name."""
 
@@ -74,7 +78,7 @@ def open_reading(folder: str | Path) -> Reading:
     elif method == "compressed-tensors":
         decoded = _compressed(checkpoint, about)
     else:
-        raise ModelError(f"{folder} is quantized by {method}, which Secateur does not read", "give the original model")
+        raise ForeignError(f"{folder} is quantized by {method}, which Secateur does not read", "give the original model")
     kind = _FLOATS.get(str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")), "F32")
     used = {name for name in checkpoint.tensors if _is_payload(name, decoded)}
     tensors = {name: entry for name, entry in checkpoint.tensors.items() if name not in used and name not in decoded}
