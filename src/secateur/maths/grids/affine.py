@@ -14,7 +14,7 @@ from . import Coded
 
 @dataclass(frozen=True)
 class FittedAffine:
-    """Values `(code - zero) * scale`, codes in [low, high]. Scales are exact in `dtype`, the file's, and so are zeros."""
+    """Values `(code - zero) * scale`, codes in [low, high]. Scales are exact in `dtype`, the file's; so are zeros."""
 
     scale: Tensor
     zero: Tensor | None
@@ -155,6 +155,8 @@ class Affine:
                 s = (share * (top - bottom) / (high - low)).clamp_min(1e-12)
                 for centre in (middle, (top + bottom) / 2):
                     yield s, (high + low) / 2 - centre / s
+            # a group far from zero for its range, or of one value: no zero point reaches it, but the grid's end does
+            yield torch.where(top > -bottom, top, bottom) / low, torch.zeros_like(top)
         else:
             top, bottom = top.clamp_min(0), bottom.clamp_max(0)
             for share in shares:
