@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .factor import damped, unit_upper
 from .grids import Fitted
 
 TILE = 32
@@ -92,7 +91,7 @@ def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:
-    """[n, rows, cols] as [row tiles, col tiles, n, TILE, TILE], padded with `fill`, the rows of each tile upside down."""
+    """[n, rows, cols] as [row tiles, col tiles, n, TILE, TILE], padded with `fill`, rows of each tile upside down."""
     n, rows, cols = x.shape
     x = pad(x, (0, -cols % TILE, 0, -rows % TILE), value=fill)
     return x.view(n, -1, TILE, x.shape[2] // TILE, TILE).permute(1, 3, 0, 2, 4).flip(3).contiguous()
@@ -119,7 +118,7 @@ def _inside(grid, w, x, c, scale, zero, u, v) -> Tensor:
     return q
 
 
-def refit(w: Tensor, values: Tensor, grid: Fitted, a: Tensor, g: Tensor | None, steps: int = 8) -> Fitted:
+def refit(w: Tensor, values: Tensor, grid: Fitted, a: Tensor, g: Tensor | None, steps: int = 4) -> Fitted:
     """The grid with the scales (and fractional zeros) that suit the codes of `values` best in the metric.
 
     1/2 tr(G E A E') is quadratic in them: conjugate gradients, preconditioned by the diagonal, a few steps.

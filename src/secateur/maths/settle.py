@@ -56,6 +56,11 @@ class Effort:
     strong: bool = False
     refits: int = 0
 
+    @property
+    def usual(self) -> float:
+        """The width that wins most often."""
+        return self.widths[len(self.widths) // 2]
+
     @classmethod
     def for_bits(cls, bits: int) -> Effort:
         if bits <= 2:
@@ -80,14 +85,15 @@ def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | N
 
     Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
     """
-    bad = ~torch.isfinite(w).all(1)
-    w = torch.where(bad[:, None], 0.0, w.float())
+    good = torch.isfinite(w).all(1)
+    if not bool(good.all()):
+        return _without(good, w, grid, a, g, effort, sides)
+    w = w.float()
     fit = grid.fit(w, a.diagonal())
-    rows = tuple(bad.nonzero().flatten().tolist())
     metric = Metric.of(a, g)
     if sides == 0:
         values = nearest(w, fit)
-        return Settled(values, fit, float(metric.damage(w - values)), rows)
+        return Settled(values, fit, float(metric.damage(w - values)))
     if sides == 1:
         metric = Metric(metric.a, g, metric.u, None, metric.damp)
     effort = Effort.for_bits(getattr(grid, "bits", 8)) if effort is None else effort
@@ -109,7 +115,23 @@ def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | N
         now = float(metric.damage(w - values))
         if now < best.damage:
             best = Settled(values, fit, now)
-    return Settled(best.values, best.grid, best.damage, rows)
+    return best
+
+
+def _without(
+    good: Tensor, w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | None, sides: int
+) -> Settled:
+    """Only the `good` rows settled, as if there were no others; the rest are zeros, and make up for nobody's errors."""
+    fit = grid.fit(torch.where(good[:, None], w.float(), 0.0), a.diagonal())
+    values, damaged = torch.zeros_like(fit.scale), 0.0
+    if bool(good.any()):
+        own = g if g is None else g[good] if g.ndim == 1 else g[good][:, good]
+        done = settle(w[good], grid, a, own, effort, sides)
+        values[good], damaged = done.values, done.damage
+        fit.scale[good] = done.grid.scale
+        if fit.zero is not None:
+            fit.zero[good] = done.grid.zero
+    return Settled(values, fit, damaged, tuple((~good).nonzero().flatten().tolist()))
 
 
 def _widest(w: Tensor, fit: Any, metric: Metric, effort: Effort) -> Settled:

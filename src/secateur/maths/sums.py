@@ -77,5 +77,5 @@ class Spread:
 
 
 def tiles() -> bool:
-    """Whether this processor multiplies bfloat16 in tiles (AMX)."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    """Whether this processor multiplies bfloat16 faster than float32 (AMX tiles, or AVX-512's bfloat16 dot products)."""
+    return any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("amx_tile", "avx512_bf16"))

@@ -24,7 +24,7 @@ from secateur.types import Edit, Unit
 #: gains are measured up to this many bits; the relative error that taking them for other groups leaves
 MEASURED, GAIN_ERROR = 4, 0.15
 #: plain errors are taken on about so many rows of a matrix
-ROWS = 128
+ROWS = 64
 
 
 def row(
@@ -87,7 +87,7 @@ def _gains(w: Tensor, f: Factors, grids: Mapping[int, Affine]) -> dict[int, tupl
         return {}
     fits = {bits: grid.fit(w, f.a.diagonal()) for bits, grid in grids.items()}
     metric = Metric.of(f.a, f.g)
-    tried = [(bits, widened(fit, width)) for bits, fit in fits.items() for width in Effort.for_bits(bits).widths]
+    tried = [(bits, widened(fit, Effort.for_bits(bits).usual)) for bits, fit in fits.items()]
     if metric.v is not None:
         swept = metric.sweep(w, stacked([grid for _, grid in tried]))
     else:
@@ -95,8 +95,7 @@ def _gains(w: Tensor, f: Factors, grids: Mapping[int, Affine]) -> dict[int, tupl
     damages = metric.damage(w - swept).tolist()
     height = f.g if f.g.ndim == 1 else f.g.diagonal()
     out = {}
-    for bits, fit in fits.items():
+    for at, (bits, fit) in enumerate(fits.items()):
         plain = _plain(w - fit.snap(w, fit.scale, fit.zero), f.a.diagonal(), height)
-        at = min((i for i, (b, _) in enumerate(tried) if b == bits), key=lambda i: damages[i])
         out[bits] = (damages[at] / max(plain, 1e-30), plain, swept[at])
     return out
