@@ -35,10 +35,11 @@ class Metric:
     def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP) -> Metric:
         """From A [cols, cols] and G ([rows, rows], its diagonal, or None). Dead inputs weigh what damping gives."""
         u, _, used = unit_upper(a, damp)
-        square = g is not None and g.ndim == 2
-        v = unit_upper(g, damp)[0].float() if square else None  # type: ignore[arg-type]
-        a, g = damped(a.double(), used).float(), damped(g.double(), damp).float() if square else g  # type: ignore[union-attr]
-        return cls(a, g, u.float(), v, used)
+        a = damped(a.double(), used).float()
+        if g is None or g.ndim == 1:
+            return cls(a, g, u.float(), None, used)
+        v, _, under = unit_upper(g, damp)
+        return cls(a, damped(g.double(), under).float(), u.float(), v.float(), used)
 
     def sweep(self, w: Tensor, grid: Any) -> Tensor:
         """Error feedback, on both sides where the factors allow."""
