@@ -1,6 +1,6 @@
 """The main job, in three steps with files in between, or in one: survey, plan, apply.
 
->>> # cut("model", "text.txt", "4.25 bits/weight", out="out")
+    cut("model", "text.txt", "4.25 bits/weight", out="out")
 """
 
 from __future__ import annotations
