@@ -51,31 +51,39 @@ class Gram:
 
 @dataclass
 class Spread:
-    """Mean of a number per batch and the standard error of that mean: what the batches themselves say of the noise."""
+    """Mean of a number over batches, each counting by its `weight` (its tokens), and the standard error of that mean:
+    what the batches themselves say of the noise."""
 
     n: int = 0
+    weight: float = 0.0
     total: float = 0.0
-    squares: float = 0.0
+    # sums of weight^2, of weight^2 times the number and times its square
+    apart: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def update(self, x: float, weight: float | None = None) -> None:
-        self.n, self.total, self.squares = self.n + 1, self.total + x, self.squares + x * x
+        w = 1.0 if weight is None else weight
+        one = Spread(1, w, w * x, (w * w, w * w * x, (w * x) ** 2))
+        self.n, self.weight, self.total, self.apart = vars(self + one).values()
 
     def __add__(self, other: Spread) -> Spread:
-        return Spread(self.n + other.n, self.total + other.total, self.squares + other.squares)
+        a, b = self.apart, other.apart
+        apart = (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+        return Spread(self.n + other.n, self.weight + other.weight, self.total + other.total, apart)
 
     @property
     def mean(self) -> float:
-        return self.total / max(self.n, 1)
+        return self.total / self.weight if self.weight else 0.0
 
     @property
     def relative_error(self) -> float:
         """Standard error of the mean over the mean; 1 when there are too few batches to tell."""
         if self.n < 2 or self.mean == 0:
             return 1.0
-        variance = max(self.squares / self.n - self.mean**2, 0.0) * self.n / (self.n - 1)
-        return (variance / self.n) ** 0.5 / abs(self.mean)
+        w2, w2x, w2xx = self.apart
+        squares = max(w2xx - 2 * self.mean * w2x + self.mean**2 * w2, 0.0)  # of what each adds to the mean, unscaled
+        return (squares * self.n / (self.n - 1)) ** 0.5 / self.weight / abs(self.mean)
 
 
 def tiles() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32 (AMX tiles, or AVX-512's bfloat16 dot products)."""
+    """Whether this processor multiplies bfloat16 faster than float32 (AMX tiles, AVX-512's bfloat16 dot products)."""
     return any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("amx_tile", "avx512_bf16"))
