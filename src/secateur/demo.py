@@ -1,7 +1,7 @@
 """A small real language model, made here from text that every machine has: Python's own library.
 
 Nothing is downloaded. The model is a Llama of a million parameters that reads Python sources: large enough that its
-matrices differ in how much they mind a cut, small enough to be trained in about a minute on two cores.
+matrices differ in how much they mind a cut, small enough to be trained in a minute on two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Tell = Callable[[str, int, int], None]
 
 VOCABULARY, CONTEXT = 1024, 128
-STEPS, BATCH, RATE = 900, 8, 4e-3
+STEPS, BATCH, RATE = 720, 8, 4e-3
 #: characters of source taken; more is read by no step
 ENOUGH = 6_000_000
 #: every so many files, one is set aside for calibration and the next for measuring

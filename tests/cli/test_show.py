@@ -111,8 +111,13 @@ def test_the_frontier_names_the_floor_and_the_mixture():
     text = drawn(show.frontier({"plans": [plan]}))
     assert "0.0200 ± 0.00100" in text
     assert "0.0199" in text
-    assert show.mixture(edits.values()) == "2 int(bits=4, group=64), 1 keep()"
-    assert show.mixture("abcd") == "1 a, 1 b, 1 c and 1 kinds more"
+    assert "1 keep, 2 int4 plan.yaml" in text
+    assert "file" not in drawn(show.frontier({"plans": [plan | {"file": None}]}))
+
+
+def test_a_mixture_counts_kinds_and_bits():
+    edits = ["int(bits=3, group=64)", "keep()", "int(bits=2)", "nvfp4()", "int(bits=3, symmetric=False)"]
+    assert show.mixture(edits) == "1 keep, 1 nvfp4, 1 int2, 2 int3"
 
 
 @pytest.mark.parametrize(

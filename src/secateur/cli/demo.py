@@ -66,5 +66,5 @@ def _page(result: dict[str, Any]) -> RenderableType:
         show.frontier(result),
         Text(f"the plan for {BUDGETS[CHOSEN]}, carried out", "bold"),
         show.cut(result["cut"]),
-        Text(f"report     {result['report']}"),
+        Text(f" report    {result['report']}"),
     )

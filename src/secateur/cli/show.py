@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def _damage(result: Mapping[str, Any]) -> Table:
 
 
 def _facts(result: Mapping[str, Any]) -> Table:
-    facts = Table.grid(padding=(0, 1))
+    facts = Table.grid(padding=(0, 2, 0, 1))
     export = result.get("export") or {}
     if export:
         seen = f"seen to load in {export['verified_in']}" if export.get("verified_in") else "not checked in a runtime"
@@ -101,7 +102,7 @@ def skipped(entries: Iterable[Mapping[str, str]], at_most: int = 6) -> Renderabl
 
 def inspect(found: Mapping[str, Any]) -> RenderableType:
     """What is in a model: one line for each kind of unit and shape, then what cannot be cut."""
-    head = Table.grid(padding=(0, 1))
+    head = Table.grid(padding=(0, 2, 0, 1))
     for key in ("model", "architecture", "family", "dtype"):
         if found.get(key):
             head.add_row(key, Text(str(found[key])))
@@ -125,12 +126,13 @@ def _pattern(name: str) -> str:
 
 
 def measure(result: Mapping[str, Any]) -> RenderableType:
-    """One row a model; columns that no row has are left out."""
+    """One row a model; columns that no row has are left out. Below, what must be known of a row, and its tasks."""
     rows = result["rows"]
     columns = {
         "loss": nats,
         "perplexity": lambda value: f"{value:.3f}",
         "accuracy": lambda value: f"{value:.2%}",
+        "bits_per_byte": lambda value: f"{value:.3f}",
         "kl": nats,
         "agreement": lambda value: f"{value:.2%}",
         "bytes": lambda value: f"{value:,.0f}",
@@ -140,16 +142,32 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
         "peak_rss_bytes": size,
     }
     shown = [key for key in columns if any(row.get(key) is not None for row in rows)]
+    if result.get("same_tokens", True):  # then nats per token compare as they are
+        shown = [key for key in shown if key != "bits_per_byte"]
     table = _table("model", *(key.replace("_", " ").replace("peak rss bytes", "memory") for key in shown))
     for row in rows:
         cells = [columns[key](row[key]) if row.get(key) is not None else "" for key in shown]
         table.add_row(Text(str(row["model"]), overflow="fold"), *cells)
+    notes = [Text(f"{row['model']}: {row['note']}") for row in rows if row.get("note")]
+    return Group(table, *notes, *([_tasks(rows)] if any(row.get("tasks") for row in rows) else []))
+
+
+def _tasks(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Every metric of every task, with its standard error where there is one."""
+    table = _table("model", "task", "metric", "value", left=3)
+    for row in rows:
+        for task, metrics in row.get("tasks", {}).items():
+            for name in (name for name in metrics if "_stderr" not in name):
+                error = metrics.get(f"{name}_stderr")
+                value = f"{metrics[name]:.4f}" + ("" if error is None else f" ± {error:.4f}")
+                table.add_row(Text(str(row["model"])), Text(task), Text(name), value)
     return table
 
 
 def frontier(result: Mapping[str, Any]) -> RenderableType:
     """One row a budget: what it spends, what it is expected to cost, and how far from the best it can be at most."""
-    table = _table("budget", "bytes", "bits per weight", "damage predicted", "proven floor", "edits", "file")
+    files = ["file"] if any(plan.get("file") for plan in result["plans"]) else []
+    table = _table("budget", "bytes", "bits per weight", "damage predicted", "proven floor", "edits", *files)
     for plan in result["plans"]:
         spent = plan["spent"]
         table.add_row(
@@ -159,7 +177,7 @@ def frontier(result: Mapping[str, Any]) -> RenderableType:
             give_or_take(plan["damage"], plan["error"]),
             nats(plan["bound"]),
             Text(mixture(plan["edits"].values())),
-            Text(str(plan.get("file") or "")),
+            *(Text(str(plan.get("file") or "")) for _ in files),
         )
     return table
 
@@ -179,11 +197,11 @@ def in_short(plan: Plan, file: Path | None = None) -> dict[str, Any]:
     }
 
 
-def mixture(edits: Iterable[str], at_most: int = 3) -> str:
-    """Which edits a plan is made of, the commonest first: `24 int(bits=4, group=64), 11 int(bits=3, group=128)`."""
-    counted = Counter(edits).most_common()
-    rest = len(counted) - at_most
-    return ", ".join(f"{n} {edit}" for edit, n in counted[:at_most]) + (f" and {rest} kinds more" if rest > 0 else "")
+def mixture(edits: Iterable[str]) -> str:
+    """What a plan is made of, in short: `8 int2, 3 int3, 1 keep` for edits of that kind and those bits."""
+    words = [re.match(r"(\w+)(?:\(bits=(\d+))?", edit) for edit in edits]
+    counted = Counter((word[2] or "", word[1]) for word in words if word)
+    return ", ".join(f"{n} {kind}{bits}" for (bits, kind), n in sorted(counted.items()))
 
 
 def menu(result: Mapping[str, Any]) -> RenderableType:
