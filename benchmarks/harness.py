@@ -69,7 +69,8 @@ def claim(
 ) -> dict[str, Any]:
     """Run `trial` on every seed, print one JSON object on stdout, and write its row into `benchmarks/claims.csv`.
 
-    `about` carries what else the reader should know (sizes, budgets, further numbers); it is printed, not tabulated.
+    `about` carries what else the reader should know (sizes, budgets, further numbers); it is read after the last trial,
+    so a trial may write into it, and it is printed, not tabulated.
     """
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     start, pairs = time.perf_counter(), []

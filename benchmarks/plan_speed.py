@@ -3,7 +3,8 @@
     PYTHONPATH=src python -m benchmarks.plan_speed
 
 Writes benchmarks/plan_speed.csv. `gap` is (damage - floor) / damage with the floor proven; `over_best` is the damage
-over that of the proven best plan, less one, where the integer program finished. The time is the best of three calls.
+over that of the proven best plan, less one, where the integer program finished. Times are the best of three calls, on
+the clock and of the processor: on a shared machine only the latter says much.
 """
 
 from __future__ import annotations
@@ -46,22 +47,21 @@ def compare(name: str, menu: Menu, budget: Budget) -> list[dict[str, object]]:
     units, edits = menu.damage.shape
     best, rows, damages = None, [], []
     for allocator, plan_with in ALLOCATORS.items():
-        seconds = []
+        seconds, cpu = [], []
         try:
             for _ in range(3):
-                start = time.perf_counter()
+                start, busy = time.perf_counter(), time.process_time()
                 plan = plan_with(menu, budget)
                 seconds.append(time.perf_counter() - start)
-                if seconds[-1] > 5:
-                    break
+                cpu.append(time.process_time() - busy)
         except BudgetError as why:
             print(f"{name} {budget.text} {allocator}: {why.message}", file=sys.stderr)
             continue
         if allocator == "exact" and plan.damage - plan.bound <= 1e-6 * plan.damage:
             best = plan.damage
         row: dict[str, object] = {"menu": name, "units": units, "edits": edits, "budget": budget.text}
-        row |= {"allocator": allocator, "seconds": f"{min(seconds):.4f}", "damage": f"{plan.damage:.6g}"}
-        row |= {"gap": f"{(plan.damage - plan.bound) / plan.damage:.2e}"}
+        row |= {"allocator": allocator, "seconds": f"{min(seconds):.4f}", "cpu_seconds": f"{min(cpu):.4f}"}
+        row |= {"damage": f"{plan.damage:.6g}", "gap": f"{(plan.damage - plan.bound) / plan.damage:.2e}"}
         row |= {"bits_per_weight": f"{plan.spent['bits_per_weight']:.6f}"}
         rows.append(row)
         damages.append(plan.damage)

@@ -197,7 +197,7 @@ def _search(
             goal, winner = float(done[at]), (len(trail), at // len(options), u, options[at % len(options)])
         keep = _worth_keeping(left, sorrow, distance, goal - noise)
         complete &= len(keep) <= width
-        keep = keep[:width]
+        keep = keep[: width if complete else width // 8]  # once it proves nothing any more, a narrow beam goes on
         trail.append((u, keep // len(options), options[keep % len(options)]))
         left, sorrow = left[keep], sorrow[keep]
     if winner is None:
