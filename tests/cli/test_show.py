@@ -94,14 +94,24 @@ def test_inspect_groups_the_blocks():
     assert "1,000 parameters in 2 kB" in text
 
 
-def test_measure_leaves_out_what_nobody_has():
+def test_measure_sets_models_side_by_side_and_leaves_out_what_nobody_has():
     rows = [
         {"model": "a", "loss": 3.5, "perplexity": 33.1, "bytes": 1234, "seconds": 2.0},
-        {"model": "b [x]", "loss": 3.6, "kl": 0.0123, "agreement": 0.91, "bytes": 1000, "seconds": 1.0},
+        {"model": "b[x]", "loss": 3.6, "kl": 0.0123, "agreement": 0.91, "bytes": 1000, "seconds": 1.0},
+        {"model": "c", "loss": 3.7, "loss_error": 0.02, "note": "other tokens", "tasks": {"piqa": {"acc": 0.5}}},
     ]
     text = drawn(show.measure({"rows": rows}))
     assert "accuracy" not in text
-    assert "b [x] 3.6000 0.0123 91.00% 1,000 1.0 s" in text
+    for line in (
+        "a b[x] c",
+        "loss 3.5000 3.6000 3.7000 ± 0.0200",
+        "KL 0.0123",
+        "agreement 91.00%",
+        "bytes 1,234 1,000",
+    ):
+        assert line in text, line
+    assert "c: other tokens" in text
+    assert "c piqa acc 0.5000" in text
 
 
 def test_the_frontier_names_the_floor_and_the_mixture():

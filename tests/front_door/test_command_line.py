@@ -4,9 +4,11 @@ import json
 import os
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,21 @@ def test_a_reader_that_leaves_early_is_no_fault(words):
     assert result.stdout.strip() == "0"
     assert "Traceback" not in result.stderr
     assert "Broken" not in result.stderr
+
+
+def test_an_interrupted_run_says_what_is_safe_and_takes_no_time_to_stop(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    command = [sys.executable, "-m", "secateur", "demo", "-o", str(tmp_path / "demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as run:
+        begun = tmp_path / "demo" / "heldout.txt"
+        for _ in range(1200):
+            if begun.exists() or run.poll() is not None:
+                break
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=120)
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("stopped; the files in ")
+    assert out == ""
+    assert not (tmp_path / "demo" / "model").exists()

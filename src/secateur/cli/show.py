@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from secateur.types import Plan
 
 #: how each resource is called and written
-_WORDS = {"bits_per_weight": "bits per weight", "seconds": "seconds a pass", "kv_bytes": "cache bytes per token"}
+_WORDS = {
+    "bits_per_weight": "bits per weight",
+    "kl": "KL",
+    "rise": "rise of the loss",
+    "peak_rss_bytes": "memory at most",
+    "kv_bytes": "cache bytes per token",
+}
 
 
 def cut(result: Mapping[str, Any]) -> RenderableType:
@@ -126,13 +132,13 @@ def _pattern(name: str) -> str:
 
 
 def measure(result: Mapping[str, Any]) -> RenderableType:
-    """One row a model; columns that no row has are left out. Below, what must be known of a row, and its tasks."""
+    """The models side by side, one line a figure; figures that no model has are left out. Then notes, then tasks."""
     rows = result["rows"]
-    columns = {
+    figures = {
         "loss": nats,
         "perplexity": lambda value: f"{value:.3f}",
         "accuracy": lambda value: f"{value:.2%}",
-        "bits_per_byte": lambda value: f"{value:.3f}",
+        "rise": nats,
         "kl": nats,
         "agreement": lambda value: f"{value:.2%}",
         "bytes": lambda value: f"{value:,.0f}",
@@ -141,26 +147,27 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
         "seconds": seconds,
         "peak_rss_bytes": size,
     }
-    shown = [key for key in columns if any(row.get(key) is not None for row in rows)]
-    if result.get("same_tokens", True):  # then nats per token compare as they are
-        shown = [key for key in shown if key != "bits_per_byte"]
-    table = _table("model", *(key.replace("_", " ").replace("peak rss bytes", "memory") for key in shown))
-    for row in rows:
-        cells = [columns[key](row[key]) if row.get(key) is not None else "" for key in shown]
-        table.add_row(Text(str(row["model"]), overflow="fold"), *cells)
-    notes = [Text(f"{row['model']}: {row['note']}") for row in rows if row.get("note")]
-    return Group(table, *notes, *([_tasks(rows)] if any(row.get("tasks") for row in rows) else []))
+    table = _table("", *(str(row["model"]) for row in rows))
+    for key, written in figures.items():
+        if any(row.get(key) is not None for row in rows):
+            cells = ["" if row.get(key) is None else written(row[key]) for row in rows]
+            errors = [row.get(f"{key}_error") for row in rows]
+            both = [
+                cell if error is None else f"{cell} ± {nats(error)}" for cell, error in zip(cells, errors, strict=True)
+            ]
+            table.add_row(_WORDS.get(key, key), *both)
+    notes = [Text(f" {row['model']}: {row['note']}") for row in rows if row.get("note")]
+    tasks = [row for row in rows if row.get("tasks")]
+    return Group(table, *notes, *([_tasks(tasks)] if tasks else []))
 
 
-def _tasks(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Every metric of every task, with its standard error where there is one."""
-    table = _table("model", "task", "metric", "value", left=3)
+def _tasks(rows: list[Mapping[str, Any]]) -> Table:
+    """The evaluation harness's tasks: one row a model and task, with the figures that the harness gives."""
+    table = _table("model", "task", "figure", "value", left=3)
     for row in rows:
-        for task, metrics in row.get("tasks", {}).items():
-            for name in (name for name in metrics if "_stderr" not in name):
-                error = metrics.get(f"{name}_stderr")
-                value = f"{metrics[name]:.4f}" + ("" if error is None else f" ± {error:.4f}")
-                table.add_row(Text(str(row["model"])), Text(task), Text(name), value)
+        for task, figures in row["tasks"].items():
+            for name, value in figures.items():
+                table.add_row(Text(str(row["model"])), task, name, f"{value:.4f}")
     return table
 
 
@@ -247,7 +254,7 @@ def _table(first: str, *columns: str, left: int = 1) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for at, name in enumerate((first, *columns)):
         words = at < left or name in ("edits", "file")
-        table.add_column(name, justify="left" if words else "right", overflow="fold")
+        table.add_column(Text(name), justify="left" if words else "right", overflow="fold")
     return table
 
 
