@@ -79,7 +79,8 @@ def stored_scale(scale: Tensor, kind: str, globally: float, dtype: torch.dtype) 
     if kind == "mxfp4":
         return torch.exp2(scale.clamp_min(2.0**-126).log2().round().clamp(-126, 127))
     if kind == "nvfp4":
-        return (scale * globally).clamp(2.0**-9, FP8_MAX).to(torch.float8_e4m3fn).float() / globally
+        stored = (scale * globally).clamp(2.0**-9, FP8_MAX).to(torch.float8_e4m3fn).float()
+        return stored / stored.new_tensor(globally)  # by a plain number CUDA would multiply by 1 / it: an ulp off
     info = torch.finfo(dtype)
     return scale.clamp(info.smallest_normal, info.max).to(dtype).float()
 
