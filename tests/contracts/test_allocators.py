@@ -1,38 +1,23 @@
 """The laws of the role: whoever takes `(menu, budget)` and gives a plan keeps to the budget, and says how good it is.
 
-Allocators are collected by path: every file of `parts/allocate`, and every method whose own name is one.
+Allocators are collected by path: every file of `parts/allocate`, and every method that is one.
 """
 
-import importlib
-import inspect
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from secateur.parts import allocate
 from secateur.parts.edits import parse
-from secateur.types import Budget, BudgetError, Matrix, Menu, Unit
+from secateur.types import Budget, BudgetError, Matrix, Menu, PlanError, Unit
 
-METHODS = Path(allocate.__file__).parents[2] / "methods"
 BITS = (2, 3, 4, 6, 8)
 EDITS = tuple(map(parse, [*(f"int(bits={bits}, group=64)" for bits in BITS), "keep()"]))
 
 
-def allocators():
-    yield from (pytest.param(allocate.find(name), id=name) for name in allocate.names())
-    for file in sorted(METHODS.rglob("*.py")):
-        module = importlib.import_module(
-            ".".join(("secateur", *file.relative_to(METHODS.parent).with_suffix("").parts))
-        )
-        found = getattr(module, file.stem, None)
-        if callable(found) and [*inspect.signature(found).parameters][:2] == ["menu", "budget"]:
-            yield pytest.param(found, id=file.stem)
-
-
-EVERY = pytest.mark.parametrize("allocator", [*allocators()])
+EVERY = pytest.mark.parametrize("allocator", [pytest.param(allocate.find(name), id=name) for name in allocate.names()])
 #: those that may leave a budget unmet that others can meet
 NARROW = {"uniform", "greedy", "layerwise_quant"}
 
@@ -199,3 +184,11 @@ def test_a_plan_asked_for_at_what_it_spent_is_the_same_plan():
         again = allocate.find()(menu, Budget(caps={"bits_per_weight": first.spent["bits_per_weight"]}))
         assert again.edits == first.edits
         assert again.spent["bits_per_weight"] <= first.spent["bits_per_weight"]
+
+
+def test_allocators_are_found_by_name():
+    assert {"lagrange", "exact", "uniform", "greedy", "baq", "layerwise-quant"} <= set(allocate.names())
+    assert allocate.find("layerwise_quant") is allocate.find("layerwise-quant")
+    assert allocate.find().__module__ == "secateur.parts.allocate.lagrange"
+    with pytest.raises(PlanError, match=r"no allocator `lagrang`\nhint: did you mean `lagrange`\?"):
+        allocate.find("lagrang")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from secateur.parts.allocate import Question, written
 from secateur.parts.edits import parse, text
-from secateur.types import Budget, BudgetError, Menu, Plan, PlanError
+from secateur.types import Allocator, Budget, BudgetError, Menu, Plan, PlanError
 
 
 def lim(entering: Tensor, leaving: Tensor) -> float:
@@ -122,4 +122,4 @@ class LayerwiseQuant:
         return menu.edits.index(edit)
 
 
-layerwise_quant = LayerwiseQuant()
+layerwise_quant: Allocator = LayerwiseQuant()

@@ -1,12 +1,14 @@
 """Allocators: which edit every unit gets, so that little is damaged and the budget holds. One file, one allocator.
 
-An allocator is the function of its file's name and takes `(menu, budget)`. What all of them share is here: reading the
-budget as caps on the menu's own resources, and pricing what was chosen. `lagrange` is the default.
+An allocator is the function of its file's name and takes `(menu, budget)`. A method may be one too: it is found by its
+path like any file here. What all of them share is here: reading the budget as caps on the menu's own resources, and
+pricing what was chosen. `lagrange` is the default.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,17 +25,31 @@ DEFAULT = "lagrange"
 
 
 def names() -> list[str]:
-    """The allocators there are."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+    """The allocators there are, methods among them."""
+    return sorted(_places())
+
+
+def _places() -> dict[str, str]:
+    """The module of every allocator by name; of a method's file no more than its text is looked at."""
+    here = Path(__file__).parent
+    package = here.parents[1]
+    found = {}
+    for file in sorted((package / "methods").glob("*/*.py")):
+        own = rf"^(def {file.stem}\(menu: Menu, budget: Budget\)|{file.stem}: Allocator = )"
+        if re.search(own, file.read_text(encoding="utf-8"), re.MULTILINE):
+            found[file.stem.replace("_", "-")] = f"secateur.methods.{file.parent.name}.{file.stem}"
+    return found | {file.stem: f"{__name__}.{file.stem}" for file in here.glob("*.py") if file.stem[0] != "_"}
 
 
 def find(name: str = DEFAULT) -> Allocator:
     """The allocator of this name, or a PlanError that names the nearest."""
-    if name not in names():
-        near = get_close_matches(name, names(), 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names())}"
+    places = _places()
+    place = places.get(name.replace("_", "-"))
+    if place is None:
+        near = get_close_matches(name, places, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(places))}"
         raise PlanError(f"there is no allocator `{name}`", hint)
-    return getattr(import_module(f"{__name__}.{name}"), name)
+    return getattr(import_module(place), place.rpartition(".")[2])
 
 
 @dataclass(frozen=True)
