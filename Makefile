@@ -25,8 +25,8 @@ types: $(VENV)/.dev ## types
 tests: $(VENV)/.dev ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
-claims: $(VENV)/.dev ## what each method's card claims, measured anew; one row each in benchmarks/results
-	@set -e; for claim in benchmarks/claims/*.py; do echo "$$claim"; $(BIN)/python "$$claim"; done
+claims: $(VENV)/.dev ## what each method's card claims, measured anew: one row each in benchmarks/claims.csv
+	@set -e; for claim in $(basename $(notdir $(wildcard benchmarks/claims/*.py))); do $(BIN)/python -m benchmarks.claims.$$claim; done
 
 clean: ## forget the environment and the caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
