@@ -77,6 +77,7 @@ def test_the_head_of_a_menu_can_be_read(menu, tmp_path):
         "transposed": True,
     }
     assert head["about"]["model"] == "tiny"
+    assert sum("matrices" in line for line in (tmp_path / "menu.json").read_text().splitlines()) == 3, "one line a unit"
 
 
 def test_a_menu_is_replaced_and_its_neighbours_are_left_alone(menu, tmp_path):

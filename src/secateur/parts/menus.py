@@ -49,12 +49,13 @@ def save_menu(menu: Menu, folder: Path) -> None:
         "about": dict(menu.about),
         "resources": list(menu.cost),
         "edits": [text(edit) for edit in menu.edits],
-        "units": [_told(unit) for unit in menu.units],
     }
     folder = Path(folder)
     _write(folder / name, packed.getvalue())
     # only now is it a menu; until here the old one was
-    _write(folder / "menu.json", json.dumps(head, indent=1, default=_plain).encode())
+    units = ",\n  ".join(json.dumps(_told(unit)) for unit in menu.units)
+    head_text = json.dumps(head, indent=1, default=_plain).removesuffix("\n}")
+    _write(folder / "menu.json", f'{head_text},\n "units": [\n  {units}\n ]\n}}\n'.encode())
     for old in folder.glob("arrays-*.npz"):
         if old.name != name:
             old.unlink()

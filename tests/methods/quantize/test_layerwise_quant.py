@@ -119,7 +119,7 @@ def test_what_it_cannot_do(menu, rule, words):
 
 
 def test_a_menu_without_notes(menu):
-    with pytest.raises(PlanError, match="hint: survey again"):
+    with pytest.raises(PlanError, match="hint: give it the blocks' `lim` or `zd`"):
         LayerwiseQuant()(replace(menu, notes={}), Budget.parse("3 bits/weight"))
 
 

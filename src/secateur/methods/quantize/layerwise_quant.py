@@ -89,7 +89,11 @@ class LayerwiseQuant:
         """Importance by block, higher is more: the mean of its units' notes."""
         if self.note not in SIGN or self.note not in menu.notes:
             known = [name for name in SIGN if name in menu.notes]
-            hint = f"it has {', '.join(known)}" if known else "survey again: `lim` and `zd` are taken with the damage"
+            hint = (
+                f"it has {', '.join(known)}"
+                if known
+                else "give it the blocks' `lim` or `zd`, or use the allocator `lagrange`"
+            )
             raise PlanError(f"this menu has no note `{self.note}` to rank blocks by", hint)
         notes = SIGN[self.note] * np.asarray(menu.notes[self.note], dtype=float)
         blocks = sorted({unit.block for unit in menu.units if unit.block is not None})
