@@ -2,51 +2,49 @@
 
 The network walks twice at once over the held-back text, uncut and cut. Every block is loaded, run as it is, rounded
 against the factors of the survey, run again as it has become, and its part of the file is written. A killed run finds
-the finished parts and the hidden states behind them, and ends with the same bytes.
+the finished parts and the hidden states behind them, and ends with the same bytes. The file is put together and read by
+its runtime in the work folder; only then does it appear.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from secateur.case import Case, Tell, open_case, silent, work_folder
+from secateur.case import Case, Tell, compare, open_case, silent, work_folder
 from secateur.export import Parts, companions
-from secateur.export._write import write_text
+from secateur.export._write import model_files, write_text
 from secateur.maths.grids import Coded
 from secateur.maths.settle import settle
 from secateur.measure.compare import Comparison
-from secateur.model.factors import Factors, backward
+from secateur.model.factors import Factors
 from secateur.model.matrix import put, view
+from secateur.model.parked import States, load, parked, save
+from secateur.model.stream import LOGITS
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
-from secateur.parts.menus import check_model, load_plan
-from secateur.survey import complete, module_of, rest, stored_factors
-from secateur.types import Edit, Matrix, Menu, Plan, PlanError, SecateurError, Unit
+from secateur.parts.menus import check_model, load_menu, load_plan
+from secateur.price import spent
+from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
+from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
 
 #: how weights are put on their grids, by the number of sides that errors are fed back along
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
+#: bytes of float32 weights up to which the runtime loads an export whole; above, a few blocks at a time
+WHOLE = 256 * 2**20
 _SEEN = 4  # windows on which the runtime's logits are compared with ours
-
-
-@dataclass
-class Progress:
-    """What has been found while cutting; kept beside the parts, so that a resumed run reports all of it."""
-
-    damage: float = 0.0
-    bad_rows: list[dict[str, Any]] = field(default_factory=list)
-    resumed: bool = False
 
 
 def apply(
@@ -66,48 +64,91 @@ def apply(
 ) -> dict[str, Any]:
     """Carry out a plan; the JSON object of the contract. `menu` is the survey's folder, whose factors are used again;
     without it the statistics are gathered anew."""
-    tell, begun = tell or silent, time.time()
+    begun = time.time()
+    plan = plan if isinstance(plan, Plan) else _read(Path(plan), menu)
+    case = open_case(model, data, str(plan.about.get("format", "compressed-tensors")), samples, seq_len, seed, device)
+    if menu is not None:
+        check_model(load_menu(Path(menu)).about, case.checkpoint.fingerprint, f"the menu in `{menu}`")
+    result = carry_out(case, plan, Path(out), Path(menu) if menu else None, round, seed, resume, tell or silent)
+    return result | {"seconds": time.time() - begun}
+
+
+def _read(file: Path, menu: str | Path | None) -> Plan:
+    """A plan from its file; one that was changed by hand is priced by its menu, where that is at hand."""
+    plan = load_plan(file)
+    if plan.spent or menu is None:
+        return plan
+    known = load_menu(Path(menu))
+    return corrected(known, load_plan(file, known))
+
+
+def carry_out(
+    case: Case, plan: Plan, out: Path, menu: Path | None, round: str, seed: int, resume: bool, tell: Tell
+) -> dict[str, Any]:
+    """Cut, write, see it load, measure: what is known of the result, and is written beside it."""
+    begun = time.time()
     if round not in ROUNDERS:
         raise SecateurError(f"there is no rounding `{round}`", f"there are {', '.join(ROUNDERS)}")
-    plan = plan if isinstance(plan, Plan) else load_plan(Path(plan))
-    case = open_case(model, data, str(plan.about.get("format", "compressed-tensors")), samples, seq_len, seed, device)
+    if out.resolve() == case.checkpoint.folder.resolve():
+        raise SecateurError(f"{out} is the model itself", "give another folder with -o")
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
     edits = _edits(case, plan)
-    out = Path(out)
-    told = {name: text(edit) for name, edit in edits.items()}
-    work = work_folder(
-        out, resume, {"edits": told, "round": round, "held": case.held.tolist(), "model": case.checkpoint.fingerprint}
-    )
-    factors = _Factors(case, Path(menu) / ".work" if menu else work, seed, tell)
-    report, progress = _walk(case, edits, ROUNDERS[round], factors, work, tell)
-    exported = _finish(case, plan, edits, work, out, report.pop("logits"), tell)
+    told = {
+        "edits": {name: text(edit) for name, edit in edits.items()},
+        "fingerprint": case.checkpoint.fingerprint,
+        "format": case.format.name,
+        "held": case.held.tolist(),
+        "round": round,
+        "text": case.text,
+    }
+    work, taken_up = work_folder(out, resume, told)
+    factors = _Factors(case, _statistics_of(plan, menu) or work, seed, tell)
+    walk = Walk(case, edits, ROUNDERS[round], factors, work)
+    compared, logits = walk(tell)
+    spends = spent(case, edits, str(plan.about.get("over", "all")))
+    exported = _finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
     shutil.rmtree(work)
-    result = _told(case, plan, edits, report, progress, exported)
-    result["seconds"] = time.time() - begun
+    result = _told(case, plan, edits, compared, walk.found, exported)
+    result |= {"spent": dict(plan.spent) | spends, "resumed": taken_up}
+    result |= {"seconds": time.time() - begun, "peak_rss_bytes": peak_rss()}
     write_text(out / "secateur.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
 def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
-    """The plan's edits for this network's units; every unit must be named and every edit possible."""
-    missing = [unit.name for unit in case.units if unit.name not in plan.edits]
-    strange = sorted(set(plan.edits) - {unit.name for unit in case.units})
+    """The plan's edits for this network's units; every row of its menu must be named and every edit possible."""
+    missing = [name for name in case.rows if name not in plan.edits]
+    strange = sorted(set(plan.edits) - set(case.rows))
     if missing or strange:
         what = f"it does not name `{missing[0]}`" if missing else f"it names `{strange[0]}`, which is not in the model"
         raise PlanError(f"this plan does not fit {case.checkpoint.folder}: {what}", "plan again from this model's menu")
-    for unit in case.units:
+    for unit in case.row_units():
         if why := case.format.refuses(unit, plan.edits[unit.name]):
             raise PlanError(f"`{unit.name}` cannot be {text(plan.edits[unit.name])}: {why}", "choose another edit")
-    return {unit.name: plan.edits[unit.name] for unit in case.units}
+    return {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
 
 
+def _statistics_of(plan: Plan, menu: Path | None) -> Path | None:
+    """The folder with the factors that the plan's survey left; None where there is none, or of another survey."""
+    work = (menu or Path()) / ".work"
+    try:
+        job = json.loads((work / "job.json").read_text())["job"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return work if menu is not None and job == plan.about.get("job") else None
+
+
+@dataclass
 class _Factors:
     """The factors of each unit: the survey's, or gathered now, once, when the first is asked for."""
 
-    def __init__(self, case: Case, work: Path, seed: int, tell: Tell):
-        self.case, self.work, self.seed, self.tell = case, work, seed, tell
+    case: Case
+    work: Path
+    seed: int
+    tell: Tell
 
-    def __call__(self, at: int, unit: Unit) -> Mapping[str, Factors]:
+    def __call__(self, unit: Unit) -> Mapping[str, Factors]:
+        at = self.case.units.index(unit)
         found = stored_factors(self.work, at, unit)
         if found is None:
             self._gather()
@@ -116,191 +157,181 @@ class _Factors:
         return found
 
     def _gather(self) -> None:
-        n = len(self.case.stream.blocks)
-        for index, factors in backward(
-            self.case.stream, self.case.calib, self.case.units, self.work, self.seed, self.tell
-        ):
-            kind = "head" if index == n else "embedding" if index == -1 else ""
-            for at, unit in enumerate(self.case.units):
-                if unit.kind == kind if kind else unit.block == index:
-                    sides = complete(unit, factors).items()
-                    tensors = {
-                        f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in sides for side in "ag"
-                    }
-                    Parts(self.work / "factors").save(str(at), tensors)
+        for units, factors in statistics(self.case, self.work, self.seed, self.tell):
+            for unit in units:
+                store_factors(self.work, self.case.units.index(unit), complete(unit, factors))
 
 
 # the walk
 
 
-def _walk(
-    case: Case, edits: Mapping[str, Edit], sides: int, factors: _Factors, work: Path, tell: Tell
-) -> tuple[dict[str, Any], Progress]:
-    """All blocks, in order, cut and written; and the comparison of both networks on the held-back text."""
-    stream, parts = case.stream, Parts(work / "parts")
-    progress, done = _taken_up(work)
-    cutter = _Cutter(case, edits, sides, factors, parts, progress)
-    if done == 0:
-        cut = cutter(None, "embedding")
-        uncut_states = stream.embed(case.held)
-        cut_states = stream.embed(case.held, cut=cut)
-        _keep_states(work, 0, uncut_states, cut_states, progress)
-        done = 1
-    else:
-        stream.embed(case.held[:1])
-        stream.embed(case.held[: stream.batch])
-        uncut_states, cut_states = _states(work, done)
-    n = len(stream.blocks)
-    for i in range(done - 1, n):
-        tell("cutting", i, n)
-        with stream.loaded(stream.blocks[i]):
-            stream.through(i, uncut_states, uncut_states)
-            cutter(i, "")
-            stream.through(i, cut_states, cut_states)
-        _keep_states(work, i + 1, uncut_states, cut_states, progress)
-    tell("cutting", n, n)
-    comparison, seen = Comparison(), []
-    cut = cutter(None, "head") | (cutter.embedding if stream.anatomy.tied else {})
-    with torch.no_grad():
-        for start in range(0, len(case.held), stream.batch):
-            batch = slice(start, start + stream.batch)
-            with stream.tail() as tail:
-                theirs = tail(uncut_states[batch].to(case.device))
-            with stream.tail(cut=cut) as tail:
-                ours = tail(cut_states[batch].to(case.device))
-            comparison.update(ours, theirs, case.held[batch])
-            seen.append(ours[: _SEEN - start].cpu() if start < _SEEN else ours[:0].cpu())
-    return {"comparison": comparison, "logits": torch.cat(seen)}, progress
+@dataclass
+class Found:
+    """What has been found while cutting; kept beside the parts, so that a resumed run reports all of it."""
+
+    damage: float = 0.0
+    bad_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
-class _Cutter:
-    """Rounds units and writes their tensors."""
+class Walk:
+    """All blocks, in order, cut and written; what is cut outside the blocks waits in the work folder for the end."""
 
     case: Case
     edits: Mapping[str, Edit]
     sides: int
     factors: _Factors
-    parts: Parts
-    progress: Progress
-    embedding: dict[Matrix, Tensor] = field(default_factory=dict)
+    work: Path
+    found: Found = field(default_factory=Found)
 
-    def __call__(self, block: int | None, kind: str) -> dict[Matrix, Tensor]:
-        """Cut the units of a (loaded) block in place, or those of a kind outside the blocks; the cut matrices."""
+    def __call__(self, tell: Tell) -> tuple[Comparison, Tensor]:
+        """The comparison of both networks on the held-back text, and the cut one's logits on `some`."""
+        stream = self.case.stream
+        n = len(stream.blocks)
+        done, plain, cut = self._taken_up() or self._begun()
+        for i in range(done, n):
+            tell("cutting", i, n)
+            after = [parked(plain.shape, self.work / name, 4) for name in ("plain", "cut")]
+            with stream.loaded(stream.blocks[i]):
+                stream.through(i, plain, after[0])
+                self._cut([unit for unit in self.case.units if unit.block == i])
+                stream.through(i, cut, after[1])
+            plain, cut = after
+            self._keep(i + 1, plain, cut)
+        tell("cutting", n, n)
+        put = self._cut_loaded([unit for unit in self.case.units if unit.kind == "head"]) | self._outside()
+        seen: list[Tensor] = []
+        places = self.some.shape[1]
+        compared = compare(
+            self.case, self.case.held, plain, cut, put, lambda x: seen.append(x[:, :places].cpu().clone())
+        )
+        return compared, torch.cat(seen)[: len(self.some)]
+
+    @property
+    def some(self) -> Tensor:
+        """The held-back tokens on which the runtime's logits are held against ours."""
+        head: Any = self.case.stream.network.get_output_embeddings()  # type: ignore[operator]
+        return self.case.held[:_SEEN, : max(2, LOGITS // (4 * _SEEN * head.weight.shape[0]))]
+
+    def _begun(self) -> tuple[int, States, States]:
+        """The first step: what stands before the blocks, or beside them."""
+        case = self.case
+        put = self._cut_loaded([unit for unit in case.units if unit.block is None and unit.kind != "head"])
+        Parts(self.work).save("outside", {m.key: values.cpu().contiguous() for m, values in put.items()})
+        plain, cut = (case.stream.embed(case.held, self.work / f"walked-0-{i}", p, 4) for i, p in enumerate(({}, put)))
+        self._keep(0, plain, cut)
+        return 0, plain, cut
+
+    def _outside(self) -> dict[Matrix, Tensor]:
+        held = load_file(str(self.work / "outside.safetensors"))
+        return {m: held[m.key] for unit in self.case.units for m in unit.matrices if m.key in held}
+
+    def _keep(self, done: int, plain: States, cut: States) -> None:
+        """What is needed to go on after `done` blocks; whole, then what lies before goes."""
+        for i, states in enumerate((plain, cut)):
+            save(states, self.work / f"walked-{done}-{i}")
+        shape = list(plain.shape)
+        write_text(self.work / "walked.json", json.dumps({"done": done, "shape": shape, "found": asdict(self.found)}))
+        for i in range(2):
+            (self.work / f"walked-{done - 1}-{i}").unlink(missing_ok=True)
+
+    def _taken_up(self) -> tuple[int, States, States] | None:
+        """Where an earlier, broken run had come to."""
+        file = self.work / "walked.json"
+        if not file.exists():
+            return None
+        told = json.loads(file.read_text())
+        self.found = Found(**told["found"])
+        self.case.stream.meet(self.case.held)
+        plain, cut = (load(told["shape"], self.work / f"walked-{told['done']}-{i}", 4) for i in range(2))
+        return told["done"], plain, cut
+
+    def _cut_loaded(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
+        with self.case.stream.loaded(*modules_of(self.case, units)):
+            return self._cut(units)
+
+    def _cut(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
+        """Cut loaded units in place and write their part of the file; what the runtime will see of their matrices."""
         out: dict[Matrix, Tensor] = {}
-        for at, unit in enumerate(self.case.units):
-            if unit.block != block or (kind and unit.kind != kind):
-                continue
-            if block is None:
-                with self.case.stream.loaded(module_of(self.case, unit)):
-                    coded = self._unit(at, unit)
-            else:
-                coded = self._unit(at, unit)
-            for matrix in unit.matrices:
-                values = self.case.format.seen(unit, self.edits[unit.name], coded[matrix.key].values, self.case.dtype)
-                if block is None:
-                    out[matrix] = values
-                else:
-                    put(self.case.stream.network, matrix, values)
-        if kind == "embedding":
-            self.embedding = out
+        for unit in units:
+            edit, network = self.edits[unit.name], self.case.stream.network
+            coded = {m.key: self._rounded(unit, m, view(network, m), edit) for m in unit.matrices}
+            tensors = self.case.format.encode(unit, edit, coded, self.case.dtype_of(unit, edit))
+            Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
+            for m in unit.matrices:
+                seen = self.case.format.seen(unit, edit, coded[m.key].values, self.case.dtype_of(unit, edit))
+                put(network, m, seen)
+                if unit.block is None:
+                    out[m] = seen
         return out
 
-    def _unit(self, at: int, unit: Unit) -> dict[str, Coded]:
-        edit, coded = self.edits[unit.name], {}
+    def _rounded(self, unit: Unit, matrix: Matrix, w: Tensor, edit: Edit) -> Coded:
         grid = edit.grid(self.case.dtype)  # type: ignore[attr-defined]
-        weights = {m: view(self.case.stream.network, m).float() for m in unit.matrices}
         if isinstance(edit, Keep) or grid is None:
-            coded = {m.key: Coded(w, {}) for m, w in weights.items()}
-        else:
-            found = self.factors(at, unit)
-            for matrix, w in weights.items():
-                f = found[matrix.key]
-                done = settle(w, grid, f.a.to(w.device), f.g.to(w.device), sides=self.sides)
-                self.progress.damage += done.damage
-                if done.bad_rows:
-                    self.progress.bad_rows.append({"unit": matrix.key, "rows": list(done.bad_rows)})
-                coded[matrix.key] = done.grid.code(done.values)
-        self.parts.save(str(at), self.case.format.encode(unit, edit, coded, self.case.dtype))
-        return coded
-
-
-def _keep_states(work: Path, done: int, uncut: Tensor, cut: Tensor, progress: Progress) -> None:
-    """What is needed to go on after a block; whole, then the one before goes."""
-    file = work / f"walked-{done + 1}.safetensors"
-    part = file.with_suffix(".part")
-    kept = {"damage": str(progress.damage), "bad_rows": json.dumps(progress.bad_rows)}
-    save_file({"uncut": uncut.contiguous(), "cut": cut.contiguous()}, str(part), metadata=kept)
-    part.replace(file)
-    (work / f"walked-{done}.safetensors").unlink(missing_ok=True)
-
-
-def _taken_up(work: Path) -> tuple[Progress, int]:
-    """What an earlier, broken run had reached: 0 is nothing, 1 the embedding, then the blocks."""
-    from safetensors import safe_open
-
-    found = sorted(int(file.stem.rpartition("-")[2]) for file in work.glob("walked-*.safetensors"))
-    if not found:
-        return Progress(), 0
-    with safe_open(str(work / f"walked-{found[-1]}.safetensors"), "pt") as file:
-        kept = file.metadata()
-    return Progress(float(kept["damage"]), json.loads(kept["bad_rows"]), True), found[-1]
-
-
-def _states(work: Path, done: int) -> tuple[Tensor, Tensor]:
-    held = load_file(str(work / f"walked-{done}.safetensors"))
-    return held["uncut"], held["cut"]
+            return Coded(w.clone(), {})
+        f = self.factors(unit)[matrix.key]
+        done = settle(w, grid, f.a.to(w.device), f.g.to(w.device), sides=self.sides)
+        self.found.damage += done.damage
+        if done.bad_rows:
+            self.found.bad_rows.append({"unit": matrix.key, "rows": list(done.bad_rows)})
+        return done.grid.code(done.values)
 
 
 # the file
 
 
 def _finish(
-    case: Case, plan: Plan, edits: Mapping[str, Edit], work: Path, out: Path, logits: Tensor, tell: Tell
+    case: Case, edits: Mapping[str, Edit], quoted: float, work: Path, out: Path, seen: tuple[Tensor, Tensor], tell: Tell
 ) -> dict[str, Any]:
-    """Stitch the parts into the model, add what belongs beside it, and let the runtime read it."""
-    parts = Parts(work / "parts")
-    alone = rest(case)
-    for name in alone:
-        case.checkpoint.check_finite(name)
-    parts.save("rest", {name: case.checkpoint.read(name) for name in alone})
+    """Stitch the parts into the model, add what belongs beside it, let the runtime read it, and put it in its place."""
+    parts, made = Parts(work / "parts"), work / "export"
+    parts.save("rest", {name: case.checkpoint.read(name) for name in case.rest})
     tell("writing", 0, 2)
-    files = parts.stitch([*map(str, range(len(case.units))), "rest"], out)
-    companions(case.checkpoint.folder, out)
-    case.format.finish(
-        out, case.checkpoint.config, Plan(edits, plan.spent, plan.damage, plan.error, plan.bound), case.units
-    )
+    shutil.rmtree(made, ignore_errors=True)
+    pieces = [*map(str, range(len(case.units))), "rest"]
+    parts.stitch(pieces, made, shard=sys.maxsize)  # one file, whose bytes are what was quoted, header included
+    companions(case.checkpoint.folder, made)
+    case.format.finish(made, case.checkpoint.config, Plan(edits, {}, 0.0, 0.0, 0.0), case.units)
+    files = sorted(made.glob("*.safetensors"))
+    written = sum(file.stat().st_size for file in files)
+    if written != quoted:
+        raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")
     tell("writing", 1, 2)
-    verified = case.format.verify(out, logits, case.held[: len(logits)])
+    large = 4 * sum(entry.size for entry in case.checkpoint.tensors.values()) > WHOLE
+    verified = case.format.verify(made, None if large else seen[1], seen[0])
+    _put_in_place(made, out)
     tell("writing", 2, 2)
     return {
         "format": case.format.name,
         "files": [file.name for file in files],
-        "bytes_on_disk": sum(file.stat().st_size for file in files),
+        "bytes_on_disk": written,
         **verified,
     }
 
 
+def _put_in_place(made: Path, out: Path) -> None:
+    """Move a finished model over the one that may be there. Without config.json, which comes last, there is none."""
+    (out / "config.json").unlink(missing_ok=True)
+    for old in (*model_files(out), *model_files(out, "packed")):
+        old.unlink()
+    for file in sorted(made.iterdir(), key=lambda file: file.name == "config.json"):
+        os.replace(file, out / file.name)
+    made.rmdir()
+
+
 def _told(
-    case: Case,
-    plan: Plan,
-    edits: Mapping[str, Edit],
-    report: Mapping[str, Any],
-    progress: Progress,
-    exported: Mapping[str, Any],
+    case: Case, plan: Plan, edits: Mapping[str, Edit], compared: Comparison, found: Found, exported: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The JSON object of the contract."""
-    compared: Comparison = report["comparison"]
     touched = sum(m.size for u in case.units if not isinstance(edits[u.name], Keep) for m in u.matrices)
     everything = sum(entry.size for entry in case.checkpoint.tensors.values())
     reasons = {one["unit"]: one["reason"] for one in plan.about.get("skipped", ())}
-    kept = [u.name for u in case.units if isinstance(edits[u.name], Keep)]
+    kept = [row for row, units in case.rows.items() if isinstance(edits[units[0].name], Keep)]
     skipped = [{"unit": name, "reason": reasons.get(name, "the plan keeps it")} for name in kept]
-    skipped += [{"unit": name, "reason": why} for name, why in case.stream.anatomy.skipped]
+    skipped += [{"unit": name, "reason": why} for name, why in case.skipped]
     return {
         "model": str(case.checkpoint.folder),
         "budget": {"asked": plan.budget, **dict(plan.about.get("caps", {}))},
-        "spent": dict(plan.spent),
         "loss_before": compared.reference_loss,
         "loss_after": compared.loss,
         "damage_predicted": plan.damage,
@@ -308,17 +339,15 @@ def _told(
         "damage_measured": compared.rise,
         "damage_measured_error": compared.rise_error,
         "damage_floor": plan.bound,
+        "kl_predicted": plan.about.get("kl_predicted"),
         "kl": compared.kl,
         "kl_error": compared.kl_error,
         "agreement": compared.agreement,
-        "seconds": 0.0,
-        "peak_rss_bytes": peak_rss(),
-        "resumed": progress.resumed,
         "coverage": touched / everything,
         "skipped": skipped,
-        "bad_rows": progress.bad_rows,
+        "bad_rows": found.bad_rows,
         "export": dict(exported),
-        "edits": {name: text(edit) for name, edit in edits.items()},
+        "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()},
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,19 @@ from torch import Tensor
 
 from secateur import export
 from secateur.export import Format
-from secateur.export._write import write_text
+from secateur.measure.compare import Comparison
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
+from secateur.model.disk import atomic
+from secateur.model.matrix import place
+from secateur.model.parked import States
 from secateur.model.stream import Stream
 from secateur.model.text import windows
 from secateur.parts import edits as edits_
-from secateur.types import Edit, PlanError, SecateurError, Unit
+from secateur.parts.edits.keep import Keep
+from secateur.types import Edit, Matrix, ModelError, PlanError, SecateurError, Unit
 
 #: `tell(stage, done, total)`: how far things are
 Tell = Callable[[str, int, int], None]
-log = logging.getLogger("secateur")
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -39,15 +45,64 @@ class Case:
     checkpoint: Checkpoint
     stream: Stream
     format: Format
-    dtype: str  # of the model's weights, as the config names it
+    dtype: str  # of most of the model's weights, as a config names it
     calib: Tensor  # to gather statistics on
     check: Tensor  # to correct the prediction on; empty where there is little text
     held: Tensor  # to report on
     device: torch.device
 
-    @property
+    @cached_property
     def units(self) -> tuple[Unit, ...]:
-        return self.stream.anatomy.units
+        """What the format can write at all."""
+        return tuple(unit for unit in self.stream.anatomy.units if self.format.refuses(unit, Keep()) is None)
+
+    @cached_property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """What could have been weights to cut, and why it goes into the file as it is."""
+        units = ((unit, self.format.refuses(unit, Keep())) for unit in self.stream.anatomy.units)
+        return (*((unit.name, why) for unit, why in units if why), *self.stream.anatomy.skipped)
+
+    @cached_property
+    def rest(self) -> tuple[str, ...]:
+        """Stored tensors that go into the file as they are: in no unit, in use, and no copies of others."""
+        unwanted = ("a copy of", "this architecture")
+        dropped = {name for name, why in self.stream.anatomy.skipped if why.startswith(unwanted)}
+        cut = {matrix.tensor for unit in self.units for matrix in unit.matrices}
+        return tuple(sorted(set(self.checkpoint.tensors) - cut - dropped))
+
+    @cached_property
+    def rows(self) -> Mapping[str, tuple[Unit, ...]]:
+        """The units of every row of the menu, by its name: one, or all those to which the format gives one edit."""
+        groups = self.format.alike(self.units)
+        group_of = {name: group for group in groups for name in group}
+        found: dict[tuple[str, ...], list[Unit]] = {}
+        for unit in self.units:
+            found.setdefault(group_of.get(unit.name, (unit.name,)), []).append(unit)
+        return {joined(units).name: tuple(units) for units in found.values()}
+
+    def dtype_of(self, unit: Unit, edit: Edit) -> str:
+        """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""
+        held = {_number_type(self.checkpoint, matrix.tensor) for matrix in unit.matrices}
+        if not isinstance(edit, Keep):
+            return self.dtype
+        return held.pop() if len(held) == 1 else "float32"
+
+    def row_units(self) -> tuple[Unit, ...]:
+        """The rows of the menu as units."""
+        return tuple(joined(units) for units in self.rows.values())
+
+    @cached_property
+    def text(self) -> str:
+        """A short hash of the windows that statistics are gathered on."""
+        tokens = torch.cat((self.calib, self.check)).numpy()
+        return hashlib.sha256(repr(tokens.shape).encode() + tokens.tobytes()).hexdigest()[:16]
+
+
+def joined(units: Sequence[Unit]) -> Unit:
+    """Units that must be cut alike as one; its name has a `*` where theirs differ."""
+    words = zip(*(unit.name.split(".") for unit in units), strict=False)
+    name = ".".join(same[0] if len(set(same)) == 1 else "*" for same in words)
+    return Unit(name, units[0].kind, tuple(m for unit in units for m in unit.matrices), units[0].block)
 
 
 def open_case(
@@ -59,6 +114,8 @@ def open_case(
     checkpoint = open_checkpoint(model)
     stream = Stream(checkpoint, at)
     config = checkpoint.config
+    dtype = _model_type(checkpoint, stream)
+    form = export.find(format, {**config, "dtype": dtype}, stream.anatomy)
     context = config.get("max_position_embeddings") or config.get("n_positions")
     more = max(samples // 4, 8)
     calib, held = windows(
@@ -66,83 +123,139 @@ def open_case(
     )
     every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
     mine = torch.arange(len(calib)) % every == every - 1
-    dtype = next(e.dtype for e in checkpoint.tensors.values() if e.dtype in _DTYPES)
-    return Case(
-        checkpoint,
-        stream,
-        export.find(format, config | {"dtype": _DTYPES[dtype]}, stream.anatomy),
-        _DTYPES[dtype],
-        calib[~mine],
-        calib[mine],
-        held,
-        at,
-    )
+    return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at)
 
 
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
 
+def _number_type(checkpoint: Checkpoint, tensor: str) -> str:
+    stored = checkpoint.tensors[tensor].dtype
+    if stored not in _DTYPES:
+        raise ModelError(
+            f"`{tensor}` is stored as {stored}, which cannot be cut", "save the model in float16, bfloat16 or float32"
+        )
+    return _DTYPES[stored]
+
+
+def _model_type(checkpoint: Checkpoint, stream: Stream) -> str:
+    """The number type that holds most of the weights that can be cut."""
+    sizes: Counter[str] = Counter()
+    for unit in stream.anatomy.units:
+        for matrix in unit.matrices:
+            sizes[_number_type(checkpoint, matrix.tensor)] += matrix.size
+    if not sizes:
+        raise ModelError(f"{checkpoint.folder} holds no matrix that can be cut", "`secateur inspect` says why")
+    return max(sizes, key=lambda name: (sizes[name], name))
+
+
 def offers(
     case: Case, over: str, keep: Sequence[str], pin: Mapping[str, str]
 ) -> tuple[tuple[Edit, ...], list[list[bool]], list[dict[str, str]]]:
-    """The edits of the menu, which unit can have which, and the units that can have none but `keep`, with reasons."""
+    """The edits of the menu, which row can have which, and the rows that can have none but `keep`, with reasons."""
     if over not in ("all", "linear"):
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
     menu = tuple(dict.fromkeys([*case.format.edits(), *pinned.values()]))
-    kept = edits_.parse("keep()")
-    used: set[str] = set()
+    _all_match(case, (*pinned, *keep))
     can, skipped = [], []
-    for unit in case.units:
-        fixed = next((p for p in pinned if _matches(p, unit)), None)
-        left = next((p for p in keep if _matches(p, unit)), None)
-        used |= {p for p in (fixed, left) if p}
-        refusals = [case.format.refuses(unit, edit) for edit in menu]
-        if fixed is not None:
-            why = refusals[menu.index(pinned[fixed])]
-            if why:
-                raise PlanError(f"`{unit.name}` cannot be {edits_.text(pinned[fixed])}: {why}", "pin another edit")
-            can.append([edit == pinned[fixed] for edit in menu])
+    for row, units in zip(case.row_units(), case.rows.values(), strict=True):
+        fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, unit) for unit in units)}
+        refusals = [case.format.refuses(row, edit) for edit in menu]
+        if fixed:
+            can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
             continue
-        if left is None and not (over == "linear" and unit.block is None):
-            can.append([why is None for why in refusals])
-        else:
-            can.append([edit == kept for edit in menu])
-        if sum(can[-1]) <= 1:
-            reason = (
-                f"kept by --keep {left}"
-                if left
-                else "not a linear layer of a block (--over linear)"
-                if over == "linear" and unit.block is None
-                else next(why for why in refusals if why)
-            )
-            skipped.append({"unit": unit.name, "reason": reason})
-    for pattern in {*pinned, *keep} - used:
-        raise PlanError(
-            f"`{pattern}` matches no unit", f"units are named like `{case.units[len(case.units) // 2].name}`"
-        )
-    return menu, can, skipped + [{"unit": name, "reason": why} for name, why in case.stream.anatomy.skipped]
+        why = _left_alone(units, over, keep)
+        can.append([edit == Keep() if why else refusal is None for edit, refusal in zip(menu, refusals, strict=True)])
+        if sum(can[-1]) == 1:
+            skipped.append({"unit": row.name, "reason": why or next(refusal for refusal in refusals if refusal)})
+    return menu, can, skipped
+
+
+def _pinned(row: Unit, fixed: Mapping[str, Edit], menu: Sequence[Edit], refusals: Sequence[str | None]) -> Edit:
+    """The one edit that a row is pinned to, if it can have it."""
+    (first, edit), *others = fixed.items()
+    if clash := next((pattern for pattern, other in others if other != edit), None):
+        raise PlanError(f"`{first}` and `{clash}` pin `{row.name}` to two edits", "pin it once")
+    if why := refusals[menu.index(edit)]:
+        raise PlanError(f"`{row.name}` cannot be {edits_.text(edit)}: {why}", "pin another edit")
+    return edit
+
+
+def _left_alone(units: Sequence[Unit], over: str, keep: Sequence[str]) -> str | None:
+    """Why the user wants these units left as they are, or None."""
+    for pattern in keep:
+        if any(_matches(pattern, unit) for unit in units):
+            return f"kept by --keep {pattern}"
+    outside = over == "linear" and all(unit.block is None for unit in units)
+    return "not a linear layer of a block (--over linear)" if outside else None
+
+
+def _all_match(case: Case, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(_matches(pattern, unit) for unit in case.units):
+            example = case.units[len(case.units) // 2].name
+            raise PlanError(f"`{pattern}` matches no unit", f"units are named like `{example}`")
 
 
 def _matches(pattern: str, unit: Unit) -> bool:
     """A pattern names a unit or one of its members, whole, with wildcards, or as a part between dots."""
-    names = (unit.name, *unit.members)
-    return any(fnmatchcase(n, pattern) or fnmatchcase(n, f"*{pattern}*") for n in names)
+    return any(fnmatchcase(f".{name}.", f"*.{pattern}.*") for name in (unit.name, *unit.members))
 
 
-def work_folder(out: Path, resume: bool, key: Mapping[str, Any]) -> Path:
-    """Where unfinished work lies. What is there from another job (its key differs), or unwanted, goes first."""
+def compare(
+    case: Case,
+    windows: Tensor,
+    plain: States,
+    cut: States,
+    put: Mapping[Matrix, Tensor],
+    see: Callable[[Tensor], None] = lambda logits: None,
+) -> Comparison:
+    """The cut network against the network as it is, from the states behind their last blocks; `put` are the matrices
+    that are cut outside the blocks. `see` gets the cut network's logits, some windows at a time."""
+    out, step = Comparison(), case.stream.windows(windows.shape[1])
+    with torch.no_grad(), _tails(case, put) as tails:
+        for start in range(0, len(windows), step):
+            some = slice(start, start + step)
+            theirs, ours = tails(plain[some].to(case.device), cut[some].to(case.device))
+            out.update(ours, theirs, windows[some])
+            see(ours)
+    return out
+
+
+@contextmanager
+def _tails(case: Case, put: Mapping[Matrix, Tensor]) -> Iterator[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """Logits of both networks; only one head is in memory at a time."""
+    stream = case.stream
+    put = {m: w for m, w in put.items() if stream.anatomy.tied or place(m).module != stream.anatomy.embedding}
+
+    def both(plain: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
+        with stream.tail() as tail:
+            theirs = tail(plain)
+        with stream.tail(put) as tail:
+            return theirs, tail(cut)
+
+    if put:
+        yield both
+    else:
+        with stream.tail() as tail:
+            yield lambda plain, cut: (tail(plain), tail(cut))
+
+
+def work_folder(out: Path, resume: bool, key: Mapping[str, Any]) -> tuple[Path, bool]:
+    """Where unfinished work lies, and whether this job left some. That of another job (its key differs) goes first."""
     work, said = out / ".work", json.dumps(key, sort_keys=True, default=str)
+    job = work / "job.json"
     try:
-        job = work / "job.json"
-        if work.exists() and not (resume and job.exists() and job.read_text() == said):
+        taken_up = resume and job.exists() and job.read_text() == said
+        if work.exists() and not taken_up:
             shutil.rmtree(work)
-        if not job.exists():
-            work.mkdir(parents=True)
-            write_text(job, said)
+        if not taken_up:
+            with atomic(job) as file:
+                file.write(said.encode())
     except OSError as error:
         raise SecateurError(f"cannot write to {out}: {error.strerror}", "give another folder with -o") from error
-    return work
+    return work, taken_up
 
 
 def about(case: Case, **more: Any) -> dict[str, Any]:

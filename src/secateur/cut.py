@@ -1,23 +1,22 @@
 """The main job, in three steps with files in between, or in one: survey, plan, apply.
 
-    cut("model", "text.txt", "4.25 bits/weight", out="out")
+cut("model", "text.txt", "4.25 bits/weight", out="out")
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secateur.apply import apply
-from secateur.case import Tell
+from secateur.apply import apply, carry_out
+from secateur.case import Tell, open_case, silent
 from secateur.parts import allocate as allocators
 from secateur.parts.menus import load_menu, save_plan
-from secateur.survey import survey
-from secateur.types import Budget, Menu, Plan
+from secateur.survey import corrected, survey, take_up
+from secateur.types import Allocator, Budget, Menu, Plan
 
 __all__ = ["apply", "cut", "export", "inspect", "plan", "survey"]
 
@@ -26,24 +25,16 @@ def plan(menu: Menu | str | Path, budgets: Sequence[str], allocate: str = "lagra
     """The best plan on the menu for each budget."""
     menu = menu if isinstance(menu, Menu) else load_menu(Path(menu))
     choose = allocators.find(allocate)
-    return [_corrected(menu, choose(menu, Budget.parse(budget))) for budget in budgets]
+    return [_planned(menu, Budget.parse(budget), choose) for budget in budgets]
 
 
-def _corrected(menu: Menu, chosen: Plan) -> Plan:
-    """The plan with its damage as the survey's probes say it will be measured: exp(shift) * sum^power.
-
-    That grows with the sum, so the plan with the least sum is the plan with the least damage, and the floor stays one.
-    """
-    how = menu.about.get("correction", {})
-    shift, power = how.get("shift", 0.0), how.get("power", 1.0)
-
-    def measured(x: float) -> float:
-        return math.exp(shift) * x**power if x > 0 else 0.0
-
-    damage = measured(chosen.damage)
-    slope = power * damage / chosen.damage if chosen.damage > 0 else 0.0
-    about = {**menu.about, **chosen.about}
-    return replace(chosen, damage=damage, error=slope * chosen.error, bound=measured(chosen.bound), about=about)
+def _planned(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
+    """A plan with its damage corrected, and its caps in absolute numbers, for the whole file."""
+    plan = corrected(menu, choose(menu, budget))
+    caps = {name: cap + menu.fixed.get(name, 0.0) for name, cap in budget.absolute(menu).items()}
+    if "payload" in caps:
+        caps["bits_per_weight"] = 8 * caps.pop("payload") / menu.weights
+    return replace(plan, about={**plan.about, "caps": caps | dict(budget.caps)})
 
 
 def cut(
@@ -66,15 +57,17 @@ def cut(
     resume: bool = True,
     tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Survey, plan and apply; the JSON object of the contract. The menu stays in `out/menu`: another budget is quick."""
-    begun, out = time.time(), Path(out)
-    Budget.parse(budget)  # a budget that cannot be read is said before the long part
-    common = {"samples": samples, "seq_len": seq_len, "seed": seed, "device": device, "resume": resume, "tell": tell}
-    menu = survey(model, data, out=out / "menu", format=format, over=over, keep=keep, pin=pin, damage=damage, **common)
+    """Survey, plan and apply; the JSON object of the contract. The menu stays in `out/menu`, for other budgets."""
+    begun, out, tell = time.time(), Path(out), tell or silent
+    Budget.parse(budget)  # what cannot be read is said before the long part
+    allocators.find(allocate)
+    case = open_case(model, data, format, samples, seq_len, seed, device)
+    how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
+    menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)
     save_plan(chosen, out / "plan.yaml")
-    result = apply(model, chosen, data=data, out=out, menu=out / "menu", round=round, **common)
-    return result | {"seconds": time.time() - begun}
+    result = carry_out(case, chosen, out, out / "menu", round, seed, resume, tell)
+    return result | {"seconds": time.time() - begun, "resumed": taken_up or result["resumed"]}
 
 
 def inspect(model: str) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
     forward          hidden states at every block, parked
     backward         from the head down: each block's factors, and the damage of every edit from them
-    three probes     the network at 2, 3 and 4 bits against itself, on text of its own: corrects the prediction
+    probes           the network at a few numbers of bits against itself, on text of its own: corrects the prediction
 
-Blocks that are finished stay in the work folder, with their factors, which applying needs again.
+Blocks that are finished stay in the folder `.work` of the menu, so that a broken run goes on behind them. When the menu
+is whole, only the factors stay there: applying a plan needs them. A menu that is there already is not made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateur.case import Case, Tell, about, offers, open_case, silent, work_folder
+from secateur import __version__
+from secateur.case import Case, Tell, about, compare, offers, open_case, silent, work_folder
 from secateur.export import Parts
-from secateur.export._write import base_bytes, layout_bytes, tensor_bytes, write_text
+from secateur.export._write import write_text
 from secateur.measure.compare import Comparison
 from secateur.model.factors import Factors, backward
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
+from secateur.parts.correction import Correction
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
-from secateur.parts.menus import save_menu
-from secateur.types import Edit, Matrix, Menu, Unit
+from secateur.parts.menus import load_menu, save_menu
+from secateur.price import fixed, price, weights
+from secateur.types import Edit, Matrix, Menu, Plan, Unit
 
 
 def survey(
@@ -53,19 +59,60 @@ def survey(
     tell: Tell | None = None,
 ) -> Menu:
     """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`."""
-    tell = tell or silent
     case = open_case(model, data, format, samples, seq_len, seed, device)
-    menu, can, skipped = offers(case, over, keep, dict(pin or {}))
-    key = about(case, over=over, damage=damage, samples=samples, seq_len=seq_len, seed=seed, data=str(data))
+    how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     with tempfile.TemporaryDirectory() as nowhere:
-        folder = Path(out or nowhere)
-        work = work_folder(folder, resume, key | {"edits": [text(edit) for edit in menu], "can": can})
-        rows = _rows(case, menu, can, damages.find(damage), work, seed, tell)
-        correction = _correct(case, rows, work, tell)
-        made = _menu(case, menu, can, rows, correction, key | {"skipped": skipped})
-        if out is not None:
-            save_menu(made, folder)
-    return made
+        return take_up(case, how, keep, dict(pin or {}), Path(out or nowhere), resume, tell or silent)[0]
+
+
+def take_up(
+    case: Case,
+    how: Mapping[str, Any],
+    keep: Sequence[str],
+    pin: Mapping[str, str],
+    folder: Path,
+    resume: bool,
+    tell: Tell,
+) -> tuple[Menu, bool]:
+    """The menu, and whether earlier work was taken up: all of it, or that of a broken run."""
+    menu, can, skipped = offers(case, how["over"], keep, pin)
+    rule = damages.find(how["damage"])
+    key = {
+        "secateur": __version__,
+        "fingerprint": case.checkpoint.fingerprint,
+        "text": case.text,
+        "format": case.format.name,
+        "edits": [text(edit) for edit in menu],
+        "can": can,
+        **{name: how[name] for name in ("over", "damage", "seed")},
+    }
+    job = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    if resume and (folder / "menu.json").exists():
+        found = load_menu(folder)
+        if found.about.get("job") == job:
+            return found, True
+    work, begun = work_folder(folder, resume, {"job": job})
+    rows = _rows(case, menu, can, rule, work, how["seed"], tell)
+    correction = _correct(case, rows, work, tell)
+    made = _menu(case, menu, can, rows, correction, about(case, **how, job=job, skipped=skipped))
+    save_menu(made, folder)
+    _tidy(work)
+    return made, begun
+
+
+# the statistics
+
+
+def statistics(case: Case, work: Path, seed: int, tell: Tell) -> Iterator[tuple[tuple[Unit, ...], dict[str, Factors]]]:
+    """The units of the head, of every block from the last, and of the embedding, with the factors of their matrices.
+
+    Every tensor is looked through for NaN and infinity first: hours later it would be too late.
+    """
+    for at, name in enumerate(case.checkpoint.tensors):
+        tell("reading", at, len(case.checkpoint.tensors))
+        case.checkpoint.check_finite(name)
+    tell("reading", len(case.checkpoint.tensors), len(case.checkpoint.tensors))
+    yield from backward(case.stream, case.calib, case.units, work, seed, tell)
 
 
 def _rows(
@@ -73,27 +120,32 @@ def _rows(
 ) -> dict[str, damages.Row]:
     """Damages of every unit. Rows, factors and probes of finished units lie in the work folder."""
     place = {unit.name: at for at, unit in enumerate(case.units)}
-    n = len(case.stream.blocks)
-    for index, factors in backward(case.stream, case.calib, case.units, work, seed, tell):
-        kind = "head" if index == n else "embedding" if index == -1 else ""
-        for unit in (u for u in case.units if (u.kind == kind if kind else u.block == index)):
-            offered = [edit if can[place[unit.name]][e] else None for e, edit in enumerate(menu)]
-            if all(edit is None or isinstance(edit, Keep) for edit in offered):
-                row, found = damages.Row(np.zeros(len(menu)), np.zeros(len(menu))), {}
-            else:
+    offered = {
+        unit.name: [edit if able else None for edit, able in zip(menu, row, strict=True)]
+        for units, row in zip(case.rows.values(), can, strict=True)
+        for unit in units
+    }
+    for units, factors in statistics(case, work, seed, tell):
+        with case.stream.loaded(*modules_of(case, units)):
+            for unit in units:
+                row = damages.Row(np.zeros(len(menu)), np.zeros(len(menu)))
                 found = complete(unit, factors)
-                with case.stream.loaded(module_of(case, unit)):
-                    weights = {m.key: view(case.stream.network, m) for m in unit.matrices}
-                    row = rule.row(unit, offered, weights, found, case.dtype)
-            _store(work, place[unit.name], unit, row, found)
+                if any(edit is not None and not isinstance(edit, Keep) for edit in offered[unit.name]):
+                    matrices = {m.key: view(case.stream.network, m) for m in unit.matrices}
+                    row = rule.row(unit, offered[unit.name], matrices, found, case.dtype)
+                store_factors(work, place[unit.name], found)
+                _store(work, place[unit.name], row)
     return {unit.name: _stored(work, place[unit.name]) for unit in case.units}
 
 
-def module_of(case: Case, unit: Unit) -> str:
-    """The module to load to have a unit's weights at hand."""
-    if unit.block is not None:
-        return case.stream.blocks[unit.block]
-    return place_of(unit.matrices[0]).module
+def modules_of(case: Case, units: Sequence[Unit]) -> list[str]:
+    """The modules to load to have the weights of units at hand."""
+    blocks = case.stream.blocks
+    return list(
+        dict.fromkeys(
+            place_of(m).module if unit.block is None else blocks[unit.block] for unit in units for m in unit.matrices
+        )
+    )
 
 
 def complete(unit: Unit, factors: Mapping[str, Factors]) -> dict[str, Factors]:
@@ -112,25 +164,13 @@ def complete(unit: Unit, factors: Mapping[str, Factors]) -> dict[str, Factors]:
     return out
 
 
-def _store(work: Path, at: int, unit: Unit, row: damages.Row, found: Mapping[str, Factors]) -> None:
-    tensors = {}
-    for key, f in found.items():
-        tensors |= {f"a/{key}": f.a.cpu().contiguous(), f"g/{key}": f.g.cpu().contiguous()}
+# what is kept of finished units
+
+
+def store_factors(work: Path, at: int, found: Mapping[str, Factors]) -> None:
+    """Keep the factors of the unit at this place."""
+    tensors = {f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in found.items() for side in "ag"}
     Parts(work / "factors").save(str(at), tensors)
-    probes = {f"{level}/{key}": w.half().cpu() for level, cut in row.probes.items() for key, w in cut.items()}
-    Parts(work / "probes").save(str(at), probes)
-    told = {
-        "damage": row.damage.tolist(),
-        "error": row.error.tolist(),
-        "expected": {str(level): value for level, value in row.expected.items()},
-    }
-    write_text(work / f"row-{at}.json", json.dumps(told))
-
-
-def _stored(work: Path, at: int) -> damages.Row:
-    told = json.loads((work / f"row-{at}.json").read_text())
-    expected = {int(level): value for level, value in told["expected"].items()}
-    return damages.Row(np.array(told["damage"]), np.array(told["error"]), {}, expected)
 
 
 def stored_factors(work: Path, at: int, unit: Unit) -> dict[str, Factors] | None:
@@ -139,77 +179,85 @@ def stored_factors(work: Path, at: int, unit: Unit) -> dict[str, Factors] | None
     if not file.exists():
         return None
     held = load_file(str(file))
-    keys = [m.key for m in unit.matrices]
-    if any(f"a/{key}" not in held for key in keys):
-        return None
-    return {key: Factors(held[f"a/{key}"], held[f"g/{key}"]) for key in keys}
+    return {m.key: Factors(held[f"a/{m.key}"], held[f"g/{m.key}"]) for m in unit.matrices}
+
+
+def _store(work: Path, at: int, row: damages.Row) -> None:
+    probes = {f"{level}/{key}": w.half().cpu() for level, cut in row.probes.items() for key, w in cut.items()}
+    Parts(work / "probes").save(str(at), probes)
+    told = {
+        "damage": row.damage.tolist(),
+        "error": row.error.tolist(),
+        "expected": {str(level): value for level, value in row.expected.items()},
+    }
+    write_text(work / "rows" / f"{at}.json", json.dumps(told))
+
+
+def _stored(work: Path, at: int) -> damages.Row:
+    told = json.loads((work / "rows" / f"{at}.json").read_text())
+    expected = {int(level): value for level, value in told["expected"].items()}
+    return damages.Row(np.array(told["damage"]), np.array(told["error"]), {}, expected)
+
+
+def _tidy(work: Path) -> None:
+    """When the menu is whole, only the factors are needed."""
+    for file in sorted(work.rglob("*"), reverse=True):
+        if file.is_dir():
+            if not any(file.iterdir()):
+                file.rmdir()
+        elif file.parent.name != "factors" and file.name != "job.json":
+            file.unlink()
 
 
 # the correction
 
 
-def _correct(case: Case, rows: Mapping[str, damages.Row], work: Path, tell: Tell) -> dict[str, float]:
-    """How predictions must be corrected: damage = exp(shift) * sum^power, from the probes, and what error that leaves.
-
-    Gradients of neighbouring tokens are correlated and the second order is not all, so sums of predictions come out too
-    low, and more so for large damages. Both show in the log-log line through the probes.
-    """
+def _correct(case: Case, rows: Mapping[str, damages.Row], work: Path, tell: Tell) -> Correction:
+    """How predictions must be corrected, from the network cut whole to each number of bits that was probed."""
     told = [set(row.expected) for row in rows.values() if row.expected]
     levels = sorted(set.intersection(*told) if told else ())
     levels = [level for level in levels if level > 1]  # at one bit nothing is left to predict
     if not levels or len(case.check) == 0:
-        return {"shift": 0.0, "power": 1.0, "error": 0.5}
-    found = probe(case, work, levels, tell)
-    x = np.log([max(sum(row.expected.get(level, 0.0) for row in rows.values()), 1e-12) for level in levels])
-    y = np.log([max(found[level].kl, 1e-12) for level in levels])
-    power = float(np.clip(np.polyfit(x, y, 1)[0], 0.8, 1.25)) if len(levels) > 1 else 1.0
-    shift = float(np.mean(y - power * x))
-    left = float(np.sqrt(np.mean((y - shift - power * x) ** 2)))
-    return {"shift": shift, "power": power, "error": math.hypot(left, 0.1)}
+        return Correction()
+    expected = {level: math.fsum(row.expected.get(level, 0.0) for row in rows.values()) for level in levels}
+    return Correction.fit(expected, probe(case, work, levels, tell))
 
 
-def probe(case: Case, work: Path, levels: list[int], tell: Tell) -> dict[int, Comparison]:
+def corrected(menu: Menu, chosen: Plan) -> Plan:
+    """The plan with its damage, error and floor as the survey's probes say that they will be measured."""
+    how = Correction.of(menu.about)
+    return replace(
+        chosen,
+        damage=how.loss(chosen.damage),
+        error=how.slope(chosen.damage) * chosen.error,
+        bound=how.loss(chosen.bound),
+        about={**menu.about, **chosen.about, "kl_predicted": how.kl(chosen.damage)},
+    )
+
+
+def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int, Comparison]:
     """The network with every unit cut as the survey's probes, against itself, on the windows for correction."""
-    stream, check = case.stream, case.check
-    files = [work / "probes" / f"{at}.safetensors" for at in range(len(case.units))]
+    stream, check, plain = case.stream, case.check, 0  # level 0 is the network as it is
 
     def cut(level: int, block: int | None) -> dict[Matrix, Tensor]:
         out = {}
-        for unit, file in zip(case.units, files, strict=True):
-            if unit.block == block:
-                held = load_file(str(file))
+        for at, unit in enumerate(case.units):
+            if level != plain and unit.block == block:
+                held = load_file(str(work / "probes" / f"{at}.safetensors"))
                 out |= {m: held[f"{level}/{m.key}"] for m in unit.matrices if f"{level}/{m.key}" in held}
         return out
 
-    plain = stream.embed(check)
-    states = {level: plain.clone() for level in levels}
-    if not stream.anatomy.tied:
-        for level in levels:
-            states[level] = stream.embed(check, cut=_only(cut(level, None), "embedding", case))
+    states = {
+        level: stream.embed(check, work / f"probe-{level}", cut(level, None), copies=len(levels) + 1)
+        for level in (plain, *levels)
+    }
     for i, path in enumerate(stream.blocks):
         tell("probes", i, len(stream.blocks))
-        with stream.loaded(path):
-            stream.through(i, plain, plain)
-        for level in levels:
+        for level, hidden in states.items():
             with stream.loaded(path, cut=cut(level, i)):
-                stream.through(i, states[level], states[level])
+                stream.through(i, hidden, hidden)
     tell("probes", len(stream.blocks), len(stream.blocks))
-    out = {level: Comparison() for level in levels}
-    for level in levels:
-        for start in range(0, len(check), stream.batch):
-            batch = slice(start, start + stream.batch)
-            with torch.no_grad():
-                with stream.tail() as tail:
-                    theirs = tail(plain[batch].to(case.device))
-                with stream.tail(cut=_only(cut(level, None), "head", case)) as tail:
-                    ours = tail(states[level][batch].to(case.device))
-            out[level].update(ours, theirs, check[batch])
-    return out
-
-
-def _only(cut: Mapping[Matrix, Tensor], kind: str, case: Case) -> dict[Matrix, Tensor]:
-    mine = {m.key for unit in case.units if unit.kind == kind or case.stream.anatomy.tied for m in unit.matrices}
-    return {m: values for m, values in cut.items() if m.key in mine}
+    return {level: compare(case, check, states[plain], states[level], cut(level, None)) for level in levels}
 
 
 # the menu
@@ -220,32 +268,18 @@ def _menu(
     menu: tuple[Edit, ...],
     can: list[list[bool]],
     rows: Mapping[str, damages.Row],
-    correction: dict[str, float],
-    key: dict[str, Any],
+    correction: Correction,
+    told: dict[str, Any],
 ) -> Menu:
-    shape = (len(case.units), len(menu))
+    shape, over = (len(case.rows), len(menu)), told["over"]
     cost = {name: np.full(shape, np.inf) for name in ("bytes", "payload")}
     damage, error = np.full(shape, np.inf), np.zeros(shape)
-    counted = [key["over"] == "all" or unit.block is not None for unit in case.units]
-    for u, unit in enumerate(case.units):
-        for e, edit in enumerate(menu):
-            if can[u][e]:
-                layout = case.format.layout(unit, edit, case.dtype)
-                cost["bytes"][u, e] = sum(tensor_bytes(name, one) for name, one in layout.items())
-                cost["payload"][u, e] = counted[u] * sum(layout_bytes(one) for one in layout.values())
-                damage[u, e], error[u, e] = rows[unit.name].damage[e], rows[unit.name].error[e]
-    entries = {name: case.checkpoint.tensors[name] for name in rest(case)}
-    layouts = {name: (entry.dtype, tuple(entry.shape)) for name, entry in entries.items()}
-    payload = sum(entry.bytes for entry in entries.values()) if key["over"] == "all" else 0
-    weights = sum(unit.size for u, unit in enumerate(case.units) if counted[u])
-    if key["over"] == "all":
-        weights += sum(entry.size for entry in entries.values())
-    fixed = {"bytes": base_bytes() + sum(tensor_bytes(n, one) for n, one in layouts.items()), "payload": payload}
-    about = key | {"correction": correction, "common_error": correction["error"]}
-    return Menu(case.units, menu, cost, damage, error, fixed, weights, {}, about)
-
-
-def rest(case: Case) -> list[str]:
-    """Stored tensors that go into the file as they are: in no unit, used by the network, and no copies of others."""
-    dropped = {name for name, why in case.stream.anatomy.skipped if why.startswith(("a copy of", "this architecture"))}
-    return [name for name in case.stream.anatomy.rest if name not in dropped]
+    for r, units in enumerate(case.rows.values()):
+        for e in np.flatnonzero(can[r]):
+            prices = [price(case, unit, menu[e], over) for unit in units]
+            for name in cost:
+                cost[name][r, e] = sum(one[name] for one in prices)
+            damage[r, e] = math.fsum(rows[unit.name].damage[e] for unit in units)
+            error[r, e] = math.hypot(*(rows[unit.name].error[e] for unit in units))
+    told = told | {"correction": correction.told(), "common_error": correction.error}
+    return Menu(case.row_units(), menu, cost, damage, error, fixed(case, over), weights(case, over), {}, told)

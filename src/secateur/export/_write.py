@@ -7,23 +7,20 @@ safetensors library, which keeps every tensor aligned.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
 
 from secateur.model.checkpoint import DTYPES, INDEX, SINGLE, Entry, read_header
-from secateur.types import ExportError, SecateurError
+from secateur.model.disk import atomic
+from secateur.types import ExportError
 
 #: a stored tensor's type (safetensors' name) and shape
 Layout = tuple[str, tuple[int, ...]]
@@ -153,29 +150,6 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, that becomes `path` when the block ends well, and nothing when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise SecateurError(
-                f"the disk is full: {path} could not be written ({error.strerror})",
-                "make room and run the same command again; finished work is kept and taken up",
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class Parts:
     """Finished pieces of a model, one file each, to be put together in the end. A killed run finds them again."""
@@ -295,14 +269,3 @@ def copied(entry: Entry, size: int = 1 << 24) -> Iterator[bytes]:
                 raise ExportError(f"{entry.file} is shorter than its header says", hint)
             left -= len(chunk)
             yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the new name itself survives a power cut; some systems cannot open folders, and need not."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    with suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)

@@ -3,14 +3,15 @@
 The damage of an error E in a matrix is 1/2 tr(G E A E') with A from the inputs x and G from the gradients g at the
 outputs. Labels are sampled from the model itself, so that this is its Fisher information and not the training gradient.
 
-Of all pairs (A, G) whose Kronecker product should stand for E[(g g') x (x x')], the plain means E[x x'] and E[g g'] ignore
-that tokens with large inputs can have small gradients. One step of the alternating best fit costs the same: weigh
-tokens by the other side's size, A = E[|g|^2 x x'] and G = E[|x|^2 g g'] / E[|x|^2 |g|^2]. On `lm-small` at 2 bits that
-lowers the KL of the rounded network by 4%.
+Of all pairs (A, G) whose Kronecker product should stand for E[(g g') x (x x')], the plain means E[x x'] and E[g g']
+ignore that tokens with large inputs can have small gradients. One step of the alternating best fit costs the same:
+weigh tokens by the other side's size, A = E[|g|^2 x x'] and G = E[|x|^2 g g'] / E[|x|^2 |g|^2]. On `lm-small` at 2 bits
+that lowers the KL of the rounded network by 4%.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -20,11 +21,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from secateur.maths.sums import Gram, Spread, tiles
-from secateur.model.stream import Stream, parked
+from secateur.model.disk import atomic
+from secateur.model.parked import States, load, parked, save
+from secateur.model.stream import Stream
 from secateur.model.watch import watch
 from secateur.types import DataError, Matrix, Unit
 
@@ -54,7 +58,6 @@ class Collector:
     inputs: dict[str, Gram] = field(default_factory=dict)
     outputs: dict[str, Gram] = field(default_factory=dict)
     sizes: dict[str, Spread] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._sharing = {m.tap: sum(o.tap == m.tap for o in self.matrices) for m in self.matrices}
@@ -69,7 +72,7 @@ class Collector:
             self.outputs[key] = Gram.empty(matrix.rows, matrix.rows > self.full_rows, x.device)
             self.sizes[key] = Spread()
         self.outputs[key].update(g, heavy)
-        self.sizes[key].update(float((heavy * steep).mean()))
+        self.sizes[key].update(float((heavy * steep).mean()), len(x))
         count, weight = self._pending.pop(matrix.tap, (0, torch.zeros_like(steep)))
         weight = weight + steep
         if count + 1 < self._sharing[matrix.tap]:
@@ -83,12 +86,11 @@ class Collector:
         """What was gathered over a pass of `tokens` tokens (an expert sees only some of them)."""
         out = {}
         for key, gram in self.outputs.items():
-            a, g, size = self.inputs[self._of[key].tap].mean(), gram.mean(), self.sizes[key]
-            # the trace of the product is E[|x|^2 |g|^2], per token of the pass
-            height = g.sum() if gram.diagonal else g.diagonal().sum()
+            a = self.inputs[self._of[key].tap].mean()
             a = a / a.diagonal().sum().clamp_min(1e-30) * a.shape[0]
-            g = g / height.clamp_min(1e-30) * (size.mean / a.shape[0]) * (gram.tokens / tokens)
-            out[key] = Factors(a, g, gram.tokens, size.relative_error)
+            # the traces' product is E[|x|^2 |g|^2], per token of the pass: that of G is, per token seen
+            g = gram.mean() / a.shape[0] * (gram.tokens / tokens)
+            out[key] = Factors(a, g, gram.tokens, self.sizes[key].relative_error)
         return out
 
 
@@ -105,52 +107,101 @@ def backward(
     work: Path | None = None,
     seed: int = 0,
     tell: Callable[[str, int, int], None] = lambda *_: None,
-) -> Iterator[tuple[int | None, dict[str, Factors]]]:
-    """Factors of every matrix of `units`, from the head down to the embedding: pairs of block number and factors.
+) -> Iterator[tuple[tuple[Unit, ...], dict[str, Factors]]]:
+    """Units and the factors of their matrices, from the head down to the embedding, a block at a time.
 
-    First comes (number of blocks, the head's), then every block from the last to the first, then (-1, the embedding's).
     Hidden states at every block are parked (in `work` when there are many); each block is run again from its own, then
     backward, so memory does not grow with depth. With `work` the gradient is kept after every block that the caller has
     dealt with: a second call goes on from there.
     """
     n = len(stream.blocks)
     reached = _reached(work, n)
-    states = [stream.embed(tokens, work and work / "hidden-0")]
-    for i in range(n if reached is None else reached):
-        tell("forward", i, n)
-        with stream.loaded(stream.blocks[i]):
-            states.append(stream.through(i, states[i], parked(states[i].shape, work and work / f"hidden-{i + 1}")))
-        if not bool(torch.isfinite(states[-1]).all()):
-            raise DataError(
-                f"the hidden states after {stream.blocks[i]} hold NaN or infinity",
-                "the weights are damaged, or too large for the number type; check that the model speaks",
-            )
+    outside = tuple(unit for unit in units if unit.block is None)
+    states = _forward(stream, tokens, n if reached is None else reached, work, tell)
     gradient = states.pop()
-    tell("forward", n, n)
-    tied: dict[str, Factors] = {}
-    if reached is None:
-        # a tied matrix is met twice: what the head sees of it waits for what the embedding sees
-        side = tuple(replace(m, tap=stream.anatomy.head) for m in _of(units, "embedding") if stream.anatomy.tied)
-        head = _through_tail(stream, gradient, _of(units, "head") + side, seed)
-        tied = {m.key: head.pop(m.key) for m in side if m.key in head}
-        yield n, head
-        _keep(work, n, gradient, tied)
+    if work is None or reached is None:
+        found = _through_tail(stream, gradient, outside, seed)
+        behind = _Behind.of(outside, found)
+        yield tuple(unit for unit in outside if unit.name in behind.met), found
+        _keep(work, n, gradient, behind)
     else:
-        gradient, tied = _kept(work, reached)
+        gradient, behind = load(gradient.shape, _gradient(work, reached), n + 1), _Behind.kept(work)
     for i in reversed(range(n if reached is None else reached)):
         tell("backward", n - 1 - i, n)
-        found = Collector(tuple(m for unit in units if unit.block == i for m in unit.matrices))
+        mine = tuple(unit for unit in units if unit.block == i)
+        found = Collector(tuple(m for unit in mine for m in unit.matrices))
+        # in a place of its own: a broken run must find the finished gradient as it was
+        below = parked(gradient.shape, work and work / "gradient", n + 1)
         with stream.loaded(stream.blocks[i]), watch(stream.network, found.matrices, gradients=found):
-            _through_block(stream, i, states.pop(), gradient)
-        yield i, found.factors(tokens.numel())
-        _keep(work, i, gradient, tied)
+            _through_block(stream, i, states.pop(), gradient, below)
+        gradient = below
+        yield mine, found.factors(tokens.numel())
+        _keep(work, i, gradient)
     tell("backward", n, n)
-    found = _through_embedding(stream, tokens, gradient, _of(units, "embedding"))
-    yield -1, {key: both(one, tied[key]) if key in tied else one for key, one in found.items()}
+    rest = tuple(unit for unit in outside if unit.name not in behind.met)
+    found = _through_front(stream, tokens, gradient, rest)
+    joint = {key: both(found[key], one) for key, one in behind.tied.items() if key in found}
+    yield rest, {**behind.tied, **found, **joint}
 
 
-def _gradient(work: Path | None, block: int) -> Path:
-    return (work or Path()) / f"gradient-{block}.safetensors"
+def _forward(
+    stream: Stream, tokens: Tensor, blocks: int, work: Path | None, tell: Callable[[str, int, int], None]
+) -> list[States]:
+    """Hidden states at the first `blocks` blocks, and behind them."""
+    n = len(stream.blocks)
+    states = [stream.embed(tokens, work and work / "hidden-0", copies=n + 1)]
+    _finite(states[-1], "the hidden states at the first block", stream.batch)
+    for i in range(blocks):
+        tell("forward", i, n)
+        room = parked(states[i].shape, work and work / f"hidden-{i + 1}", n + 1)
+        with stream.loaded(stream.blocks[i]):
+            states.append(stream.through(i, states[i], room))
+        _finite(states[-1], f"the hidden states after {stream.blocks[i]}", stream.batch)
+    tell("forward", n, n)
+    return states
+
+
+def _finite(states: States, what: str, batch: int) -> None:
+    for start in range(0, len(states), batch):
+        if not bool(torch.isfinite(states[start : start + batch]).all()):
+            raise DataError(
+                f"{what} hold NaN or infinity",
+                "the weights are damaged, or too large for the number type; check that the model speaks",
+            )
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """What the tail saw: units that are met there alone, and its side of a matrix that the front meets as well."""
+
+    met: tuple[str, ...]
+    tied: Mapping[str, Factors]
+
+    @classmethod
+    def of(cls, outside: tuple[Unit, ...], found: Mapping[str, Factors]) -> _Behind:
+        here = [unit for unit in outside if any(m.key in found for m in unit.matrices)]
+        tied = {m.key: found[m.key] for unit in here if unit.kind == "embedding" for m in unit.matrices}
+        return cls(tuple(unit.name for unit in here if unit.kind != "embedding"), tied)
+
+    @classmethod
+    def kept(cls, work: Path) -> _Behind:
+        with safe_open(str(work / "behind.safetensors"), "pt") as file:
+            keys = [name[2:] for name in file.keys() if name.startswith("a/")]  # noqa: SIM118  # not a mapping
+            met, told = (json.loads(file.metadata()[word]) for word in ("met", "told"))
+            tied = {key: Factors(*(file.get_tensor(f"{side}/{key}") for side in "ag"), *told[key]) for key in keys}
+            return cls(tuple(met), tied)
+
+    def keep(self, work: Path) -> None:
+        tensors = {
+            f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in self.tied.items() for side in "ag"
+        }
+        with atomic(work / "behind.safetensors") as file:
+            told = {key: (f.tokens, f.relative_error) for key, f in self.tied.items()}
+            file.write(serialize(tensors, {"met": json.dumps(self.met), "told": json.dumps(told)}))
+
+
+def _gradient(work: Path, block: int) -> Path:
+    return work / f"gradient-{block}"
 
 
 def _reached(work: Path | None, n: int) -> int | None:
@@ -158,23 +209,15 @@ def _reached(work: Path | None, n: int) -> int | None:
     return next((i for i in range(n + 1) if work is not None and _gradient(work, i).exists()), None)
 
 
-def _keep(work: Path | None, block: int, gradient: Tensor, tied: Mapping[str, Factors]) -> None:
+def _keep(work: Path | None, block: int, gradient: States, behind: _Behind | None = None) -> None:
     """The gradient at the inputs of a finished block, whole; the one before it goes."""
     if work is None:
         return
-    file = _gradient(work, block)
-    part = file.with_suffix(".part")
-    sides = {f"{side}/{key}": getattr(f, side).contiguous() for key, f in tied.items() for side in "ag"}
-    save_file({"gradient": gradient.contiguous(), **sides}, str(part))
-    part.replace(file)
+    if behind is not None:
+        behind.keep(work)
+    save(gradient, _gradient(work, block))
     for later in (_gradient(work, block + 1), work / f"hidden-{block + 1}"):
         later.unlink(missing_ok=True)
-
-
-def _kept(work: Path | None, block: int) -> tuple[Tensor, dict[str, Factors]]:
-    held = load_file(str(_gradient(work, block)))
-    keys = [name[2:] for name in held if name.startswith("a/")]
-    return held["gradient"], {key: Factors(held[f"a/{key}"], held[f"g/{key}"]) for key in keys}
 
 
 def both(one: Factors, other: Factors) -> Factors:
@@ -195,16 +238,20 @@ def halved(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or tiles())
 
 
-def _of(units: tuple[Unit, ...], kind: str) -> tuple[Matrix, ...]:
-    return tuple(m for unit in units if unit.kind == kind for m in unit.matrices)
-
-
-def _through_tail(stream: Stream, hidden: Tensor, matrices: tuple[Matrix, ...], seed: int) -> dict[str, Factors]:
-    """Replace the last hidden states by the gradient of the loss in them; what the head saw on the way."""
+def _through_tail(stream: Stream, hidden: States, outside: tuple[Unit, ...], seed: int) -> dict[str, Factors]:
+    """Replace the last hidden states by the gradient of the loss in them; what the matrices behind the blocks saw."""
+    side = stream.anatomy.head if stream.anatomy.tied else ""
+    matrices = tuple(
+        replace(m, tap=side) if unit.kind == "embedding" else m
+        for unit in outside
+        if unit.kind != "embedding" or side
+        for m in unit.matrices
+    )
     found, generator = Collector(matrices), torch.Generator().manual_seed(seed)
+    step = stream.windows(hidden.shape[1])
     with stream.tail() as tail, watch(stream.network, matrices, gradients=found):
-        for start in range(0, len(hidden), stream.batch):
-            part = hidden[start : start + stream.batch].to(stream.device).requires_grad_()
+        for start in range(0, len(hidden), step):
+            part = hidden[start : start + step].to(stream.device).requires_grad_()
             with halved(stream.device):
                 logits = tail(part)
             logits = logits.float().flatten(0, 1)
@@ -212,37 +259,48 @@ def _through_tail(stream: Stream, hidden: Tensor, matrices: tuple[Matrix, ...], 
                 labels = sample_labels(logits, generator)
             F.cross_entropy(logits, labels, reduction="sum").backward()
             assert part.grad is not None
-            hidden[start : start + stream.batch] = part.grad.to(hidden)
+            hidden[start : start + step] = part.grad
+    _finite(hidden, "the logits", step)
     return found.factors(math.prod(hidden.shape[:2]))
 
 
-def _through_block(stream: Stream, index: int, hidden: Tensor, gradient: Tensor) -> None:
-    """Pull the gradient through one loaded block, in place."""
+def _through_block(stream: Stream, index: int, hidden: States, gradient: States, below: States) -> None:
+    """Pull the gradient through one loaded block."""
     for start in range(0, len(hidden), stream.batch):
         part = hidden[start : start + stream.batch].to(stream.device).requires_grad_()
         with halved(stream.device):
             out = stream.call(index, part)
         out.backward(gradient[start : start + stream.batch].to(out))
         assert part.grad is not None
-        gradient[start : start + stream.batch] = part.grad.to(gradient)
+        below[start : start + stream.batch] = part.grad
 
 
-def _through_embedding(
-    stream: Stream, tokens: Tensor, gradient: Tensor, matrices: tuple[Matrix, ...]
-) -> dict[str, Factors]:
-    """The embedding's factors. A row is met as often as its token: G is diagonal, the tokens' frequency (half a count
-    for a token never seen); A [width, width] is the Gram of the gradients."""
+def _through_front(stream: Stream, tokens: Tensor, gradient: States, units: tuple[Unit, ...]) -> dict[str, Factors]:
+    """Factors of what stands before the blocks. A row of an embedding is met as often as its token: its G is diagonal,
+    the tokens' frequency (half a count for a token never seen), and its A [width, width] the Gram of the gradients."""
+    matrices = tuple(m for unit in units for m in unit.matrices)
     if not matrices:
         return {}
-    out = {}
-    for matrix in matrices:
-        gram, size = Gram.empty(matrix.cols, device=stream.device), Spread()
+    looked_up = {
+        m.key: Gram.empty(m.cols, device=stream.device) for u in units if u.kind == "embedding" for m in u.matrices
+    }
+    sizes = {key: Spread() for key in looked_up}
+    found = Collector(tuple(m for m in matrices if m.key not in looked_up))
+
+    def see(key: str, x: Tensor, g: Tensor) -> None:
+        if key not in looked_up:
+            return found(key, x, g)
+        looked_up[key].update(g)
+        sizes[key].update(float(g.float().square().sum(1).mean()), len(g))
+
+    with stream.front() as front, watch(stream.network, matrices, gradients=see):
         for start in range(0, len(gradient), stream.batch):
-            g = gradient[start : start + stream.batch].to(stream.device).flatten(0, 1)
-            if g.shape[1] != matrix.cols:
-                return {}
-            gram.update(g)
-            size.update(float(g.square().sum(1).mean()))
-        counts = torch.bincount(tokens.flatten(), minlength=matrix.rows).float() + 0.5
-        out[matrix.key] = Factors(gram.mean(), counts / tokens.numel(), tokens.numel(), size.relative_error)
+            hidden = front(tokens[start : start + stream.batch])
+            hidden.backward(gradient[start : start + stream.batch].to(hidden))
+    counts = torch.bincount(tokens.flatten(), minlength=max(m.rows for m in matrices)).float() + 0.5
+    out = found.factors(tokens.numel())
+    for matrix in matrices:
+        if (gram := looked_up.get(matrix.key)) and gram.tokens:
+            g = counts[: matrix.rows] / tokens.numel()
+            out[matrix.key] = Factors(gram.mean(), g, tokens.numel(), sizes[matrix.key].relative_error)
     return out

@@ -8,7 +8,7 @@ recomputed from its parked input, so that memory does not grow with depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unload
 from secateur.model.checkpoint import Checkpoint
-from secateur.model.matrix import put
+from secateur.model.matrix import put, view
+from secateur.model.parked import States, parked
 from secateur.types import Matrix, ModelError
 
-#: hidden states above this many bytes are parked in a file
-IN_MEMORY = 256 * 2**20
+#: bytes of logits that may be in memory at once
+LOGITS = 32 * 2**20
 
 
 class _Stop(Exception):
@@ -76,21 +77,38 @@ class Stream:
 
     # what surrounds the blocks
 
-    def embed(self, tokens: Tensor, park: Path | None = None, cut: Mapping[Matrix, Tensor] | None = None) -> Tensor:
-        """Hidden states at the first block, [samples, length, width], parked; and how every block is to be called."""
-        with self.loaded(*self._around(head=False), cut=cut):
-            first = self._record(tokens[:1])
-            hidden = parked((len(tokens), *first.shape[1:]), park)
+    def embed(
+        self, tokens: Tensor, park: Path | None = None, cut: Mapping[Matrix, Tensor] | None = None, copies: int = 1
+    ) -> States:
+        """Hidden states at the first block, [samples, length, width], parked; and how every block is to be called.
+
+        `copies` says how many such states the caller will hold at once.
+        """
+        with torch.no_grad(), self.front(cut) as front:
+            first = front(tokens[:1])
+            hidden = parked((len(tokens), *first.shape[1:]), park, copies)
             for start in range(0, len(tokens), self.batch):
                 batch = tokens[start : start + self.batch]
-                hidden[start : start + len(batch)] = self._record(batch).to(hidden)
+                hidden[start : start + len(batch)] = front(batch)
         return hidden
+
+    @contextmanager
+    def front(self, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Inside: a function from tokens to hidden states at the first block; gradients flow through it."""
+        with self.loaded(*self._around(head=False), cut=cut):
+            yield self._record
 
     @contextmanager
     def tail(self, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
         """Inside: a function from hidden states behind the last block to logits; gradients flow through it."""
         with self.loaded(*self._around(head=True), cut=cut):
             yield self._tail
+
+    def windows(self, length: int) -> int:
+        """How many windows of this length may have their logits in memory at once."""
+        head: Any = self.network.get_submodule(self.anatomy.head) if self.anatomy.head else None
+        vocabulary = 1 if head is None else head.weight.shape[0]
+        return max(1, min(self.batch, LOGITS // (4 * length * vocabulary)))
 
     def _tail(self, hidden: Tensor) -> Tensor:
         with self._recorders() as (recorders, _):
@@ -116,7 +134,8 @@ class Stream:
 
     @contextmanager
     def loaded(self, *paths: str, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[None]:
-        """Inside, these modules hold their weights, `cut` ones put over them; one around the blocks, only its own."""
+        """Inside, these modules hold their weights, and what of `cut` lies in them is put over; one around the blocks
+        holds only its own."""
         modules = [self.network.get_submodule(path) for path in paths]
         whole = [bool(path) and not self.blocks[0].startswith(path + ".") for path in paths]
         tied: dict[Any, Tensor] = {}  # a tied head and the embedding get one tensor: a cut of it is a cut of both
@@ -126,7 +145,8 @@ class Stream:
             parameter.requires_grad_(False)
         try:
             for matrix, values in (cut or {}).items():
-                put(self.network, matrix, values)
+                if not view(self.network, matrix).is_meta:
+                    put(self.network, matrix, values)
             yield
         finally:
             for module, deep in zip(modules, whole, strict=True):
@@ -140,13 +160,13 @@ class Stream:
         self._wrap = isinstance(out, tuple)
         return out[0] if self._wrap else out
 
-    def through(self, index: int, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+    def through(self, index: int, hidden: States, out: States | None = None) -> States:
         """A loaded block over all parked samples, without gradient; into `out` (which may be `hidden` itself)."""
-        out = torch.empty_like(hidden) if out is None else out
+        out = torch.empty(*hidden.shape) if out is None else out
         with torch.no_grad():
             for start in range(0, len(hidden), self.batch):
                 part = hidden[start : start + self.batch].to(self.device)
-                out[start : start + self.batch] = self.call(index, part).to(out)
+                out[start : start + self.batch] = self.call(index, part)
         return out
 
     # how blocks are called
@@ -166,7 +186,12 @@ class Stream:
         finally:
             setattr(parent, name, real)
 
-    @torch.no_grad()
+    def meet(self, tokens: Tensor) -> None:
+        """See how every block is to be called with these windows, and park nothing: when a broken walk goes on."""
+        with torch.no_grad(), self.front() as front:
+            for size in {1, min(self.batch, len(tokens)), len(tokens) % self.batch or 1}:
+                front(tokens[:size])
+
     def _record(self, tokens: Tensor) -> Tensor:
         """Run what comes before the blocks; returns the hidden states and keeps the calls for this batch size."""
         for wrap in (self._wrap, not self._wrap):
@@ -190,14 +215,3 @@ class Stream:
             f"cannot follow the forward pass of {type(self.network).__name__} through its blocks",
             "this architecture does more between its blocks than hand on hidden states",
         )
-
-
-def parked(shape: Sequence[int], file: Path | None = None) -> Tensor:
-    """Room for hidden states, float32: in memory, or in `file` when there are many."""
-    size = 4
-    for n in shape:
-        size *= n
-    if file is None or size <= IN_MEMORY:
-        return torch.empty(*shape)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return torch.from_file(str(file), shared=True, size=size // 4).view(*shape)

@@ -1,0 +1,45 @@
+"""The price of a plan before it is carried out: what the file will hold, to the byte, headers included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from secateur.case import Case
+from secateur.export._write import base_bytes, layout_bytes, tensor_bytes
+from secateur.types import Edit, Unit
+
+
+def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
+    """What one unit takes: bytes of the file, and the payload that bits per weight are counted from."""
+    layout = case.format.layout(unit, edit, case.dtype_of(unit, edit))
+    return {
+        "bytes": sum(tensor_bytes(name, one) for name, one in layout.items()),
+        "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
+    }
+
+
+def fixed(case: Case, over: str) -> dict[str, int]:
+    """What the rest of the file takes, whatever the plan."""
+    entries = {name: case.checkpoint.tensors[name] for name in case.rest}
+    stored = sum(tensor_bytes(name, (entry.dtype, entry.shape)) for name, entry in entries.items())
+    payload = sum(entry.bytes for entry in entries.values()) if over == "all" else 0
+    return {"bytes": base_bytes() + stored, "payload": payload}
+
+
+def weights(case: Case, over: str) -> int:
+    """How many original parameters bits per weight are divided by."""
+    cut = sum(unit.size for unit in case.units if counted(unit, over))
+    return cut + (sum(case.checkpoint.tensors[name].size for name in case.rest) if over == "all" else 0)
+
+
+def counted(unit: Unit, over: str) -> bool:
+    """Whether a unit counts: all do, or only what lies inside the blocks (`--over linear`)."""
+    return over == "all" or unit.block is not None
+
+
+def spent(case: Case, edits: Mapping[str, Edit], over: str) -> dict[str, float]:
+    """What a plan spends, for the whole file."""
+    totals = fixed(case, over)
+    for unit in case.units:
+        totals = {name: total + price(case, unit, edits[unit.name], over)[name] for name, total in totals.items()}
+    return {"bytes": totals["bytes"], "bits_per_weight": 8 * totals["payload"] / weights(case, over)}
