@@ -36,14 +36,20 @@ from venvs import python_of  # noqa: E402
 
 @dataclass(frozen=True)
 class Point:
-    """One budget at which ours meets some rivals. `over="all"` compares whole files at equal bytes."""
+    """One budget at which ours meets some rivals. `over="all"` compares whole files at equal bytes.
+
+    `options` are more words for `secateur cut`, for points at which ours is not to choose for itself.
+    """
 
     name: str
     rivals: tuple[tuple[str, str], ...]  # (environment, method)
     over: str = "linear"
+    options: tuple[str, ...] = ()
 
 
+_ONE_WIDTH = ("--round", "one-sided", "--pin", "*layers*=int(bits=4, group=128)")
 POINTS = (
+    Point("one width", (("llmcompressor", "gptq-w4g128"),), options=_ONE_WIDTH),  # the same job: whose is faster?
     Point("4 bits", (("llmcompressor", "gptq-w4g128"), ("autoround", "w4g128"))),
     Point("3 bits", (("llmcompressor", "gptq-w3g128"), ("autoround", "w3g128"))),
     Point(
@@ -101,13 +107,16 @@ def run_ours(args: argparse.Namespace, point: Point, budget: str) -> Path | None
     save.mkdir(parents=True)
     command = [*shlex.split(args.secateur), "cut", str(args.model), "--data", str(args.calib), "--budget", budget]
     command += ["--over", point.over, "--format", "compressed-tensors", "-o", str(save / "packed"), "--json"]
-    command += ["--samples", str(args.samples), "--seq-len", str(args.seq_len), *shlex.split(args.ours)]
+    command += ["--samples", str(args.samples), "--seq-len", str(args.seq_len)]
+    command += [*point.options, *shlex.split(args.ours)]
     log = save / "cut.log"
+    print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
     code, spent = measured(command, log)
     if code:
         return _failed(command, log)
+    method = f"{point.name}: {budget}"
     answer = json.loads(log.with_suffix(".json").read_text())
-    run = stamp() | {"tool": "secateur", "version": commit(), "method": budget, "model": args.model.name} | spent
+    run = stamp() | {"tool": "secateur", "version": commit(), "method": method, "model": args.model.name} | spent
     run |= {"threads": THREADS, "answer": answer, "command": shlex.join(command)}
     (save / "run.json").write_text(json.dumps(run, indent=2) + "\n")
     return save
@@ -129,7 +138,10 @@ def budget_for(point: Point, folders: Sequence[Path], model: Path) -> str:
     sizes = [stored(folder / "packed", model) for folder in folders]
     if point.over == "all":
         return f"{min(size for _, size in sizes)} bytes"
-    return f"{math.floor(min(bits for bits, _ in sizes) * 1e4) / 1e4:.4f} bits/weight"
+    least = min(bits for bits, _ in sizes) * 1e4
+    if point.options:  # ours is told what to do: the budget must only not be in the way
+        return f"{math.ceil(least) / 1e4:.4f} bits/weight"
+    return f"{math.floor(least) / 1e4:.4f} bits/weight"
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -145,7 +157,7 @@ def table(rows: Sequence[dict[str, str]], points: Sequence[tuple[Point, str]]) -
     names = {"llmcompressor": "llm-compressor", "autoround": "auto-round", "hqq": "hqq", "llamacpp": "llama.cpp"}
     for text in dict.fromkeys(r["text"] for r in rows):
         for point, budget in points:
-            ours = by.get(("secateur", budget, text))
+            ours = by.get(("secateur", f"{point.name}: {budget}", text))
             for row in [ours, *(by.get((names[name], method, text)) for name, method in point.rivals)]:
                 if row:
                     lines.append("| " + " | ".join([point.name, text, *_cells(row, ours)]) + " |")

@@ -10,6 +10,7 @@ values; the column `scored` says which. Every figure is in nats per token over a
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from dataclasses import dataclass, field
@@ -106,6 +107,19 @@ def score(folder: Path, model: Path, texts: dict[str, Text], dtype: str) -> list
     return rows
 
 
+def known(folder: Path, out: Path, texts: dict[str, Text]) -> bool:
+    """Whether the CSV has this very run on all these windows."""
+    about = folder / "run.json"
+    if not about.exists() or not out.exists():
+        return False
+    run = json.loads(about.read_text())
+    same = {c: _plain(run[c]) for c in ("date", "tool", "version", "method", "model", "cpu_total_s")}
+    with out.open() as file:
+        rows = [row for row in csv.DictReader(file) if all(row[c] == value for c, value in same.items())]
+    have = {(row["text"], row["windows"], row["seq_len"]) for row in rows}
+    return {(name, str(len(t.tokens)), str(t.tokens.shape[1] - 1)) for name, t in texts.items()} <= have
+
+
 def append(rows: list[dict[str, Any]], out: Path) -> None:
     """Add rows to the CSV; a row of the same day, tool, method, model and text replaces the older one."""
     plain = [{c: _plain(row.get(c, "")) for c in COLUMNS} for row in rows]
@@ -125,6 +139,7 @@ def main() -> None:
     asked.add_argument("--windows", type=int, default=256)
     asked.add_argument("--seq-len", type=int, default=256)
     asked.add_argument("--dtype", default="float32", help="to load packed models in; FP4 kinds need bfloat16")
+    asked.add_argument("--again", action="store_true", help="score also runs that the CSV has")
     args = asked.parse_args()
     for folder in args.folders:
         if not any((folder / name).exists() for name in ("run.json", "config.json")):
@@ -135,6 +150,9 @@ def main() -> None:
         for path in args.text
     }
     for folder in args.folders:
+        if known(folder, args.out, texts) and not args.again:
+            print(f"{folder}: in {args.out} already", file=sys.stderr)
+            continue
         rows = score(folder, args.original, texts, args.dtype)
         append(rows, args.out)
         for row in rows:
