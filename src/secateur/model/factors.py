@@ -277,7 +277,7 @@ def _through_block(stream: Stream, index: int, hidden: States, gradient: States,
 
 def _through_front(stream: Stream, tokens: Tensor, gradient: States, units: tuple[Unit, ...]) -> dict[str, Factors]:
     """Factors of what stands before the blocks. A row of an embedding is met as often as its token: its G is diagonal,
-    the tokens' frequency (half a count for a token never seen), and its A [width, width] the Gram of the gradients."""
+    the tokens' frequency (half a count more for each), and its A [width, width] the Gram of the gradients."""
     matrices = tuple(m for unit in units for m in unit.matrices)
     if not matrices:
         return {}
@@ -301,6 +301,6 @@ def _through_front(stream: Stream, tokens: Tensor, gradient: States, units: tupl
     out = found.factors(tokens.numel())
     for matrix in matrices:
         if (gram := looked_up.get(matrix.key)) and gram.tokens:
-            g = counts[: matrix.rows] / tokens.numel()
+            g = counts[: matrix.rows] / counts[: matrix.rows].sum()
             out[matrix.key] = Factors(gram.mean(), g, tokens.numel(), sizes[matrix.key].relative_error)
     return out
