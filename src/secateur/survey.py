@@ -216,7 +216,7 @@ def _correct(case: Case, rows: Mapping[str, damages.Row], work: Path, tell: Tell
     """How predictions must be corrected, from the network cut whole to each number of bits that was probed."""
     told = [set(row.expected) for row in rows.values() if row.expected]
     levels = sorted(set.intersection(*told) if told else ())
-    levels = [level for level in levels if level > 1]  # at one bit nothing is left to predict
+    levels: list[int] = [level for level in levels if level > 1]  # at one bit nothing is left to predict
     if not levels or len(case.check) == 0:
         return Correction()
     expected = {level: math.fsum(row.expected.get(level, 0.0) for row in rows.values()) for level in levels}
