@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from secateur.words import seconds
+
 Tell = Callable[[str, int, int], None]
 
 #: seconds between two plain lines of one stage
@@ -70,15 +72,3 @@ def _lines(console: Console, now: Callable[[], float] = time.monotonic) -> Itera
         console.print(f"{stage}: {done}/{total} in {seconds(spent)}{left}")
 
     yield tell
-
-
-def seconds(number: float) -> str:
-    """How long, as people say it: `0.4 s`, `38 s`, `2 min 5 s`, `1 h 10 min`."""
-    if number < 9.95:
-        return f"{number:.1f} s"
-    whole = round(number)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

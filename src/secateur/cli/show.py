@@ -13,19 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secateur.cli.progress import seconds
+from secateur.words import by_reason, called, caps, give_or_take, loaded, nats, number, seconds, size
 
 if TYPE_CHECKING:
     from secateur.types import Plan
-
-#: how each resource is called and written
-_WORDS = {
-    "bits_per_weight": "bits per weight",
-    "kl": "KL",
-    "rise": "rise of the loss",
-    "peak_rss_bytes": "memory at most",
-    "kv_bytes": "cache bytes per token",
-}
 
 
 def cut(result: Mapping[str, Any]) -> RenderableType:
@@ -37,24 +28,13 @@ def cut(result: Mapping[str, Any]) -> RenderableType:
 
 
 def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
-    caps = {resource: cap for resource, cap in budget.items() if isinstance(cap, int | float) and cap > 0}
-    caps = caps or _read(str(budget.get("asked", "")))
+    asked_for = caps(budget)
     table = _table(str(budget.get("asked", "")), "asked for", "spent", "of it")
-    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in caps):
-        cap = caps.get(resource)
+    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in asked_for):
+        cap = asked_for.get(resource)
         asked = ("", "") if cap is None else (number(resource, cap), f"{value / cap:.1%}")
-        table.add_row(_WORDS.get(resource, resource), asked[0], number(resource, value), asked[1])
+        table.add_row(called(resource), asked[0], number(resource, value), asked[1])
     return table
-
-
-def _read(asked: str) -> Mapping[str, float]:
-    """The caps that a budget names in absolute numbers; a share of the uncut network is none."""
-    from secateur.types import Budget, BudgetError
-
-    try:
-        return Budget.parse(asked).caps
-    except BudgetError:
-        return {}
 
 
 def _damage(result: Mapping[str, Any]) -> Table:
@@ -75,10 +55,7 @@ def _facts(result: Mapping[str, Any]) -> Table:
     facts = Table.grid(padding=(0, 2, 0, 1))
     export = result.get("export") or {}
     if export:
-        seen = f"seen to load in {export['verified_in']}" if export.get("verified_in") else "not checked in a runtime"
-        wrong = export.get("logit_error")
-        exact = "" if wrong is None else f", logits within {wrong:.1e}" if wrong else ", logits equal"
-        facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {seen}{exact}")
+        facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {loaded(export)}")
     if result.get("kl") is not None:
         kl = give_or_take(result["kl"], result.get("kl_error"))
         facts.add_row(
@@ -96,11 +73,8 @@ def _facts(result: Mapping[str, Any]) -> Table:
 
 def skipped(entries: Iterable[Mapping[str, str]], at_most: int = 6) -> RenderableType:
     """What was left alone and why, one line a reason."""
-    by_reason: dict[str, list[str]] = {}
-    for entry in entries:
-        by_reason.setdefault(entry["reason"], []).append(entry["unit"])
     lines = [Text("left as it was", "bold")]
-    for reason, units in by_reason.items():
+    for reason, units in by_reason(entries).items():
         more = f" and {len(units) - at_most} more" if len(units) > at_most else ""
         lines.append(Text(f"  {', '.join(units[:at_most])}{more}: {reason}"))
     return Group(*lines)
@@ -155,7 +129,7 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
             both = [
                 cell if error is None else f"{cell} ± {nats(error)}" for cell, error in zip(cells, errors, strict=True)
             ]
-            table.add_row(_WORDS.get(key, key), *both)
+            table.add_row(called(key), *both)
     notes = [Text(f" {row['model']}: {row['note']}") for row in rows if row.get("note")]
     tasks = [row for row in rows if row.get("tasks")]
     return Group(table, *notes, *([_tasks(tasks)] if tasks else []))
@@ -222,31 +196,6 @@ def menu(result: Mapping[str, Any]) -> RenderableType:
             give_or_take(edit["damage"], edit["error"]),
         )
     return table
-
-
-def number(resource: str, value: float) -> str:
-    """An amount as its resource is written: whole bytes, bits to three places."""
-    return f"{value:.3f}" if resource == "bits_per_weight" else f"{value:.4g}" if value < 100 else f"{value:,.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes as people say them, in powers of ten: `7.47 MB`."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.0f} bytes"
-
-
-def nats(value: float | None) -> str:
-    """Nats per token to three figures that count, and no more than five places."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.5f}"
-
-
-def give_or_take(value: float, error: float | None) -> str:
-    """A number and, where there is one, its standard error."""
-    return nats(value) if error is None else f"{nats(value)} ± {nats(error)}"
 
 
 def _table(first: str, *columns: str, left: int = 1) -> Table:
