@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.export._write import Layout
 from secateur.maths.grids import Coded
-from secateur.types import Matrix, Unit
+from secateur.types import Edit, Matrix, Unit
 
 #: the number types that a model may have, by transformers' name
 FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
@@ -49,3 +49,10 @@ def dense_refuses(unit: Unit) -> str | None:
     if unit.kind == "conv":
         return "convolutions are not exported yet: a matrix does not say its kernel's shape"
     return None
+
+
+def groups_refuse(unit: Unit, edit: Edit) -> str | None:
+    """Why the groups of an edit do not fit the rows of a unit, or None."""
+    group = getattr(edit, "group", 0)
+    odd = sorted({m.cols for m in unit.matrices if group and m.cols % group})
+    return f"rows of {odd[0]} do not divide into groups of {group}" if odd else None

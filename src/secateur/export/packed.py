@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses
+from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._verify import compare
 from secateur.export._write import Layout, model_files, write_config, write_text
 from secateur.maths.grids import Coded
@@ -48,11 +48,9 @@ class Packed:
         return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
-        group = getattr(edit, "group", 0)
-        odd = sorted({m.cols for m in unit.matrices if group and m.cols % group})
-        if odd:
-            return f"rows of {odd[0]} do not divide into groups of {group}"
-        return dense_refuses(unit) if hasattr(edit, "payload") else "this edit does not say what it would store"
+        if not hasattr(edit, "payload"):
+            return "this edit does not say what it would store"
+        return dense_refuses(unit) or groups_refuse(unit, edit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
         """Every unit is read on its own."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.export._dense import dense_encode, dense_layout, dense_refuses
+from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._verify import verify_in_transformers
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
@@ -30,7 +30,7 @@ class Safetensors:
         return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
-        return dense_refuses(unit)
+        return dense_refuses(unit) or groups_refuse(unit, edit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
         """No reader's scheme to share."""
