@@ -127,7 +127,6 @@ RUNTIMES = (
     Runtime("lm-eval", "lm_eval", "tasks of the evaluation harness in `measure`", "pip install 'secateur[eval]'"),
     Runtime("pyarrow", "pyarrow", "reads .parquet data", "pip install 'secateur[data]'"),
     Runtime("datasets", "datasets", "reads hf: data", "pip install 'secateur[data]'"),
-    Runtime("matplotlib", "matplotlib", "the pictures of the report", "pip install 'secateur[report]'"),
     Runtime("botorch", "botorch", "searches by Gaussian process", "pip install 'secateur[study]'"),
     Runtime("ray", "ray", "many evaluations at once", "pip install 'secateur[ray]'"),
 )
