@@ -29,6 +29,7 @@ from secateur.case import Case, Tell, about, compare, offers, open_case, silent,
 from secateur.export import Parts
 from secateur.export._write import write_text
 from secateur.measure.compare import Comparison
+from secateur.methods.quantize.layerwise_quant import lim, zd
 from secateur.model.factors import Factors, backward
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
@@ -95,6 +96,7 @@ def take_up(
     rows = _rows(case, menu, can, rule, work, how["seed"], tell)
     correction = _correct(case, rows, work, tell)
     made = _menu(case, menu, can, rows, correction, about(case, **how, job=job, skipped=skipped))
+    made = replace(made, notes=_notes(case))
     save_menu(made, folder)
     _tidy(work)
     return made, begun
@@ -258,6 +260,25 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
                 stream.through(i, hidden, hidden)
     tell("probes", len(stream.blocks), len(stream.blocks))
     return {level: compare(case, check, states[plain], states[level], cut(level, None)) for level in levels}
+
+
+def _notes(case: Case, windows: int = 8) -> dict[str, np.ndarray]:
+    """Scores of whole blocks that some allocators go by: one number for every row of the menu, nan outside blocks."""
+    stream = case.stream
+    hidden = stream.embed(case.calib[:windows])
+    by_block: dict[str, list[float]] = {"lim": [], "zd": []}
+    for i, path in enumerate(stream.blocks):
+        with stream.loaded(path):
+            leaving = stream.through(i, hidden)
+            matrices = [m for unit in case.units if unit.block == i for m in unit.matrices]
+            by_block["lim"].append(lim(hidden[:], leaving[:]))
+            by_block["zd"].append(zd([view(stream.network, m) for m in matrices]) if matrices else math.nan)
+        hidden = leaving
+    blocks = [units[0].block for units in case.rows.values()]
+    return {
+        name: np.array([math.nan if block is None else values[block] for block in blocks])
+        for name, values in by_block.items()
+    }
 
 
 # the menu
