@@ -186,10 +186,9 @@ def _frontier(menu: Menu) -> list[tuple[float, float]]:
 
 def _curve(points: Sequence[tuple[float, float]], result: Mapping[str, Any]) -> str:
     """Damage against size, both in doublings."""
-    here, measured = result["spent"].get("bits_per_weight"), result.get("damage_measured")
-    shown = measured is not None and measured > 0 and here
-    sizes = [bits for bits, _ in points] + ([here] if shown else [])
-    damages = [damage for _, damage in points] + ([measured] if shown else [])
+    here, measured = result["spent"].get("bits_per_weight", 0.0), result.get("damage_measured") or 0.0
+    ring = [(here, measured)] if here > 0 and measured > 0 else []
+    sizes, damages = zip(*points, *ring, strict=True)
     low, high = math.floor(math.log10(min(damages))), math.ceil(math.log10(max(damages)))
     left, right = math.log2(min(sizes)), math.log2(max(sizes))
 
@@ -210,7 +209,7 @@ def _curve(points: Sequence[tuple[float, float]], result: Mapping[str, Any]) -> 
             parts.append(f'<text x="{x - 4}" y="{HIGH + 2}">{bits:g}</text>')
     line = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
     parts.append(f'<polyline class=curve points="{line}"/>')
-    if shown:
+    for here, measured in ring:
         error = result.get("damage_measured_error") or 0.0
         x, y = at(here, measured)
         _, top = at(here, measured + error)
