@@ -5,6 +5,7 @@ Grids are collected by path, through the edits that name them: every file of `pa
 
 from dataclasses import fields
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_more_bits_less_error(knobs):
     for bits in range(2, 9):
         fit = kind(bits, 32, **knobs).grid().fit(w)
         errors.append(float((fit.snap(w, fit.scale, fit.zero) - w).square().sum()))
-    assert all(more < 0.4 * less for less, more in zip(errors, errors[1:], strict=False))  # a quarter, nearly
+    assert all(more < 0.4 * less for less, more in pairwise(errors))  # a quarter, nearly
 
 
 def test_a_negative_scale_lies_where_the_longer_side_is_needed():

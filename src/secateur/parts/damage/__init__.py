@@ -1,7 +1,7 @@
 """Damage: what an edit is expected to cost, in nats per token. Rules by name, found by path.
 
 A rule is a module with `row(unit, edits, weights, factors, dtype)`, which gives for every edit (None where the unit
-cannot have it) the damage and its standard error, and the cut matrices of a few probes, by which the whole is corrected.
+cannot have it) the damage and its standard error, and the cut matrices of a few probes: they correct the whole.
 """
 
 from __future__ import annotations

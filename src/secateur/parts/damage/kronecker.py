@@ -47,11 +47,12 @@ def row(
             probes.setdefault(bits, {})[matrix.key] = values
             expected[bits] = expected.get(bits, 0.0) + gain * plain
         step = max(1, len(w) // ROWS)
-        some, scale = w[::step], float(height.sum() / height[::step].sum())
+        some, heard = w[::step], height[::step] + 1e-3 * height.mean()  # so that none heard is not none at all
+        scale = float(height.sum() / heard.sum().clamp_min(1e-30))
         for at, grid in enumerate(grids):
             if grid is not None:
                 fit = grid.fit(some, weight)
-                plain = scale * _plain(some - fit.snap(some, fit.scale, fit.zero), weight, height[::step])
+                plain = scale * _plain(some - fit.snap(some, fit.scale, fit.zero), weight, heard)
                 expectation = plain * _at(gains, grid)
                 damage[at] += expectation
                 square[at] += (expectation * np.hypot(f.relative_error, GAIN_ERROR)) ** 2
@@ -82,7 +83,7 @@ def _at(gains: Mapping[int, tuple[float, float, Tensor]], grid: Any) -> float:
 
 
 def _gains(w: Tensor, f: Factors, grids: Mapping[int, Affine]) -> dict[int, tuple[float, float, Tensor]]:
-    """For each number of bits: damage after feedback over the plain damage, the plain damage, and the matrix rounded."""
+    """For each number of bits: damage after feedback over the plain damage, that damage, and the matrix rounded."""
     if not grids:
         return {}
     fits = {bits: grid.fit(w, f.a.diagonal()) for bits, grid in grids.items()}
