@@ -8,6 +8,7 @@ from typing import Any
 #: how each resource is called
 _CALLED = {
     "bits_per_weight": "bits per weight",
+    "bits_per_byte": "bits per byte",
     "kl": "KL",
     "rise": "rise of the loss",
     "peak_rss_bytes": "memory at most",
@@ -64,7 +65,7 @@ def caps(budget: Mapping[str, Any]) -> dict[str, float]:
     """
     from secateur.types import Budget, BudgetError
 
-    found = {resource: cap for resource, cap in budget.items() if isinstance(cap, int | float) and cap > 0}
+    found = {resource: float(cap) for resource, cap in budget.items() if isinstance(cap, int | float) and cap > 0}
     try:
         return found or dict(Budget.parse(str(budget.get("asked", ""))).caps)
     except BudgetError:

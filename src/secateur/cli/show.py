@@ -112,6 +112,7 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
         "loss": nats,
         "perplexity": lambda value: f"{value:.3f}",
         "accuracy": lambda value: f"{value:.2%}",
+        "bits_per_byte": lambda value: f"{value:.4f}",
         "rise": nats,
         "kl": nats,
         "agreement": lambda value: f"{value:.2%}",
@@ -121,6 +122,8 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
         "seconds": seconds,
         "peak_rss_bytes": size,
     }
+    if result.get("same_tokens", True):  # then nats per token compare as they are
+        figures.pop("bits_per_byte")
     table = _table("", *(str(row["model"]) for row in rows))
     for key, written in figures.items():
         if any(row.get(key) is not None for row in rows):

@@ -35,7 +35,7 @@ def measure(
     """
     from secateur.measure import tasks as harness
     from secateur.measure.models import open_model
-    from secateur.measure.rows import Desk, check_vocabularies
+    from secateur.measure.rows import Desk, same_tokens
     from secateur.measure.windows import Texts, length_for, read_text
 
     if tasks:
@@ -45,12 +45,12 @@ def measure(
     length = length_for([*opened, *reference], seq_len)
     texts = Texts(read_text(data), str(data), length, samples, stride, bos, seed)
     windows = [texts.windows(model) for model in [*opened, *reference]]
-    check_vocabularies([*opened, *reference], windows, against is not None)
+    same = same_tokens([*opened, *reference], windows, against is not None)
     with TemporaryDirectory(prefix="secateur-") as place:
         desk = Desk(device, Path(place), tell or (lambda *_: None))
         standard = desk.read(reference[0], windows[-1]) if reference else None
         rows = [desk.row(model, at, standard) for model, at in zip(opened, windows, strict=False)]
         for model, row in zip(opened, rows, strict=True) if tasks else ():
             row["tasks"] = harness.run(model.network().to(desk.device), model.tokenizer, tasks, seed)
-    about = {"data": str(data), "against": against, "seq_len": length, "stride": texts.step}
+    about = {"data": str(data), "against": against, "seq_len": length, "stride": texts.step, "same_tokens": same}
     return {**about, "windows": len(windows[0].tokens), "rows": rows}

@@ -32,11 +32,16 @@ class Read:
     passed: Pass
 
 
-def check_vocabularies(models: Sequence[Model], windows: Sequence[Windows], against: bool) -> None:
-    """Note every model whose tokens are not the reference's, or the first's; ModelError if only their count differs."""
+def same_tokens(models: Sequence[Model], windows: Sequence[Windows], against: bool) -> bool:
+    """Whether all models read the tokens of the last, the reference, or else of the first; others get a note.
+
+    ModelError if the tokens are the same but a network chooses among more of them, so that there is no KL.
+    """
     base, tokens = (models[-1], windows[-1].tokens) if against else (models[0], windows[0].tokens)
+    same = True
     for model, at in zip(models, windows, strict=True):
         if not torch.equal(at.tokens, tokens):
+            same = False
             model.notes.append(f"its tokens are not those of {base.name}: compare bits per byte, not loss; no KL")
         elif against and model.vocabulary != base.vocabulary:
             raise ModelError(
@@ -44,6 +49,7 @@ def check_vocabularies(models: Sequence[Model], windows: Sequence[Windows], agai
                 "so there is no KL between them",
                 "give a reference of the same vocabulary, or none",
             )
+    return same
 
 
 @dataclass
