@@ -164,7 +164,11 @@ class Budget:
             found = re.fullmatch(r"(\d*\.?\d+(?:e[+-]?\d+)?)\s*(%?)\s*([a-z/ ]*)", part.lower())
             if not found:
                 raise BudgetError(f"cannot read the budget `{part}`", hint)
-            number, percent, unit = float(found[1]), found[2], found[3].strip().replace("bits per weight", "bits/weight")
+            number, percent, unit = (
+                float(found[1]),
+                found[2],
+                found[3].strip().replace("bits per weight", "bits/weight"),
+            )
             resource, factor = _UNITS.get(unit or "bytes", (None, 0.0))
             if resource is None:
                 raise BudgetError(f"unknown unit `{unit}` in the budget `{part}`", hint)
@@ -179,8 +183,8 @@ class Budget:
     def absolute(self, menu: Menu) -> dict[str, float]:
         """The caps in the menu's own resources, for the units alone: what is fixed is taken off.
 
-        `bits_per_weight` becomes bytes of payload. A share is of the most expensive choice of every unit, which on every
-        menu is the uncut one.
+        `bits_per_weight` becomes bytes of payload. A share is of the most expensive choice of every unit, which on
+        every menu is the uncut one.
         """
         out: dict[str, float] = {}
 
