@@ -29,11 +29,12 @@ def apply(
 ) -> None:
     """Carry a plan out: cut every unit as it says, write the file, load it in its runtime, and measure."""
     from secateur.cli import show
-    from secateur.cli.frame import job
+    from secateur.cli.frame import again, job
 
     with job(as_json, out, resumes=True) as work:
         work.say(f"cutting {model} as {plan} says, {round} rounding, {samples} stretches of {data}; it goes to {out}")
         from secateur.cut import apply as carry_out
+        from secateur.report import report
 
         result = carry_out(
             model,
@@ -48,5 +49,5 @@ def apply(
             device=device,
             resume=not fresh,
             tell=work.tell,
-        )
-        work.give(result, show.cut)
+        ) | {"again": again(), "menu": menu and str(menu.resolve())}
+        work.give(result | {"report": str(report(out, result))}, show.cut)

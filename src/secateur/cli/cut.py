@@ -65,7 +65,7 @@ def cut(
     Needs --data, --budget and --out, here or in the recipe. A run that broke off goes on where it stopped.
     """
     from secateur.cli import show
-    from secateur.cli.frame import job
+    from secateur.cli.frame import again, job
 
     options = {name: context.params[name] for name in context.params if name not in ("recipe", "fresh", "as_json")}
     with job(as_json, out, resumes=True) as work:
@@ -80,6 +80,7 @@ def cut(
             f"{options['samples']} stretches of {options['data']}; it goes to {options['out']}"
         )
         from secateur.cut import cut as make
+        from secateur.report import report
 
         result = make(
             options.pop("model"),
@@ -88,8 +89,8 @@ def cut(
             **options,
             resume=not fresh,
             tell=work.tell,
-        )
-        work.give(result, show.cut)
+        ) | {"again": again()}
+        work.give(result | {"report": str(report(work.out, result))}, show.cut)
 
 
 def _unsaid(context: typer.Context, recipe: Path) -> dict[str, Any]:

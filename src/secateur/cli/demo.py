@@ -32,7 +32,7 @@ def demo(
     The model is trained once, on Python's own library, and kept; the second time it is there at once.
     """
     from secateur.cli import show
-    from secateur.cli.frame import job
+    from secateur.cli.frame import again, job
 
     with job(as_json, out, resumes=True) as work:
         first = "taking up the model in" if (out / "model").exists() else "training a model on Python's library in"
@@ -48,7 +48,7 @@ def demo(
         plans = plan(menu, BUDGETS)
         save_plan(plans[CHOSEN], out / "plan.yaml")
         result = apply(str(model), out / "plan.yaml", data=str(calibration), out=out / "cut", menu=out / "menu", **how)
-        page = report(out / "cut")
+        page = report(out / "cut", result | {"again": again()})
         frontier = {"plans": [show.in_short(made) for made in plans]}
         work.give({**frontier, "cut": result, "report": str(page)}, _page)
         words = ["secateur", "measure", model, out / "cut", "--data", heldout, "--against", model]

@@ -20,7 +20,7 @@ def report(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a finished cut as one page, and open it."""
+    """Write the report of a cut as one page, and open it; of a run that broke off, it shows what is there."""
     from secateur.cli.frame import job
 
     with job(as_json, out) as work:

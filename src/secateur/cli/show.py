@@ -68,6 +68,8 @@ def _facts(result: Mapping[str, Any]) -> Table:
         facts.add_row("coverage", f"{result['coverage']:.1%} of the parameter bytes were cut")
     again = ", earlier work was taken up" if result.get("resumed") else ""
     facts.add_row("took", f"{seconds(result['seconds'])}, {size(result['peak_rss_bytes'])} of memory at most{again}")
+    if result.get("report"):
+        facts.add_row("report", Text(result["report"]))
     return _indented(facts)
 
 
