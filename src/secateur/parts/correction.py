@@ -48,7 +48,8 @@ class Correction:
     def of(cls, about: Mapping[str, Any]) -> Correction:
         """As a menu remembers it; without probes sums stay as they are."""
         told = dict(about.get("correction") or {})
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in told.items()})
+        sums, measured = (tuple(told.pop(side, ())) for side in ("sums", "measured"))
+        return cls(sums, measured, **told)
 
     def told(self) -> dict[str, Any]:
         return asdict(self)
