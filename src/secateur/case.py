@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -157,10 +157,12 @@ def offers(
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
     menu = tuple(dict.fromkeys([*case.format.edits(), *pinned.values()]))
-    _all_match(case, (*pinned, *keep))
+    within = [unit for unit in case.units if over == "all" or unit.block is not None]
+    _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
+    _all_match(keep, case.units)
     can, skipped = [], []
     for row, units in zip(case.row_units(), case.rows.values(), strict=True):
-        fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, unit) for unit in units)}
+        fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, u) for u in units if u in within)}
         refusals = [case.format.refuses(row, edit) for edit in menu]
         if fixed:
             can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
@@ -191,11 +193,11 @@ def _left_alone(units: Sequence[Unit], over: str, keep: Sequence[str]) -> str | 
     return "not a linear layer of a block (--over linear)" if outside else None
 
 
-def _all_match(case: Case, patterns: Sequence[str]) -> None:
+def _all_match(patterns: Iterable[str], units: Sequence[Unit], where: str = "") -> None:
     for pattern in patterns:
-        if not any(_matches(pattern, unit) for unit in case.units):
-            example = case.units[len(case.units) // 2].name
-            raise PlanError(f"`{pattern}` matches no unit", f"units are named like `{example}`")
+        if not any(_matches(pattern, unit) for unit in units):
+            example = units[len(units) // 2].name
+            raise PlanError(f"`{pattern}` matches no unit{where}", f"units are named like `{example}`")
 
 
 def _matches(pattern: str, unit: Unit) -> bool:
