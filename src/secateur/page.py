@@ -223,7 +223,7 @@ def _unit(row: Row) -> str:
 
     return (
         f"<tr><td>{escape(row.name)}</td><td class=w>{escape(row.kind)}</td>{cell(row.block, '')}"
-        f"{cell(row.weights, ',')}{cell(row.bits, '.3f')}{cell(row.bytes, ',.0f')}{cell(row.damage, '.3g')}"
+        f"{cell(row.weights, ',')}{cell(row.bits, '.3f')}{cell(row.bytes, ',.0f')}{cell(row.damage, '.6f')}"
         f'<td class="w wraps"><code>{escape(row.edit)}</code></td></tr>'
     )
 

@@ -153,7 +153,7 @@ def frontier(
     points = [point for point in points if point.damage > 0]
     if len(points) < 2:
         return ""
-    wide, high, left, bottom, top = 960.0, 360.0, 64.0, 44.0, 12.0
+    wide, high, left, bottom, top = 960.0, 360.0, 72.0, 44.0, 12.0
     here = ours.bits if ours is not None else None
     damages = [point.damage for point in points]
     damages += [ours.damage] if ours is not None and ours.damage > 0 else []
