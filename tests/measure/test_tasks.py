@@ -26,7 +26,15 @@ def harness(monkeypatch):
 
     def simple_evaluate(**how):
         asked["run"] = how
-        found = {"alias": "arc_easy", "acc,none": 0.25, "acc_stderr,none": 0.01, "exact_match,strict": 0.5}
+        if asked.get("offline"):
+            raise ConnectionError("Couldn't reach 'allenai/ai2_arc'")
+        found = {
+            "sample_len": 12.0,
+            "alias": "arc_easy",
+            "acc,none": 0.25,
+            "acc_stderr,none": 0.01,
+            "exact_match,strict": 0.5,
+        }
         return {"results": {"arc_easy": found}}
 
     parts = {
@@ -59,6 +67,13 @@ def test_an_unknown_task(harness, tiny, text):
     with pytest.raises(DataError, match="lm-eval knows no task `arc_esay`") as caught:
         measure([str(tiny())], text, tasks=["arc_easy", "arc_esay"])
     assert "lm-eval ls tasks" in caught.value.hint
+
+
+def test_the_hub_is_not_there(harness, tiny, text):
+    harness["offline"] = True
+    with pytest.raises(DataError, match="cannot get the data of arc_easy: Couldn't reach") as caught:
+        measure([str(tiny())], text, tasks=["arc_easy"], seq_len=16)
+    assert "from the hub" in caught.value.hint
 
 
 def test_the_harness_gets_our_network_and_its_numbers_go_into_the_row(harness, tiny, text):

@@ -17,7 +17,8 @@ from secateur.measure.models import Model
 from secateur.measure.passes import Pass, read
 from secateur.measure.speed import Clock, peak_rss
 from secateur.measure.windows import Windows
-from secateur.types import ModelError, SecateurError
+from secateur.model.stream import device_of
+from secateur.types import ModelError
 
 #: logits computed at once: 32 MB in float32, of which scoring needs half a dozen at a time
 ROOM = 1 << 23
@@ -62,12 +63,7 @@ class Desk:
     _read: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        name = self.on or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            self.device = torch.device(name)
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise SecateurError(f"there is no device `{name}` here ({error})", "use --device cpu") from error
+        self.device = device_of(self.on)
 
     def read(self, model: Model, windows: Windows) -> Read:
         """Let the model read its windows."""

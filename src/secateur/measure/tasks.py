@@ -28,13 +28,19 @@ def run(network: nn.Module, tokenizer: Any, tasks: Sequence[str], seed: int = 0)
 
     seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), seed)
     model = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=BATCH)
-    found = harness.simple_evaluate(model=model, tasks=list(tasks), bootstrap_iters=1000, **seeds)
+    try:
+        found = harness.simple_evaluate(model=model, tasks=list(tasks), bootstrap_iters=1000, **seeds)
+    except OSError as error:
+        raise DataError(
+            f"lm-eval cannot get the data of {', '.join(tasks)}: {error}",
+            "tasks are downloaded from the hub when first run",
+        ) from error
     return {task: _metrics(metrics) for task, metrics in found["results"].items()}
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, float]:
-    """Numbers only; `acc,none` (the harness names the filter) becomes `acc`."""
-    numbers = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    """The numbers among what is called after metric and filter; `acc,none` becomes `acc`."""
+    numbers = {name: value for name, value in found.items() if "," in name and isinstance(value, int | float)}
     return {name.removesuffix(",none"): float(value) for name, value in numbers.items()}
 
 

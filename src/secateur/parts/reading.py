@@ -75,16 +75,27 @@ def open_reading(folder: str | Path) -> Reading:
         decoded: dict[str, Source] = {}
     elif method == "secateur":
         decoded = _packed(checkpoint, about)
-    elif method == "compressed-tensors":
+    elif method == "compressed-tensors" and not _beyond(about):
         decoded = _compressed(checkpoint, about)
     else:
-        raise ForeignError(f"{folder} is quantized by {method}, which Secateur does not read", "give the original model")
+        how = " ".join(filter(None, [str(method), _beyond(about)]))
+        raise ForeignError(f"{folder} is quantized by {how}, which Secateur does not read", "give the original model")
     kind = _FLOATS.get(str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")), "F32")
     used = {name for name in checkpoint.tensors if _is_payload(name, decoded)}
     tensors = {name: entry for name, entry in checkpoint.tensors.items() if name not in used and name not in decoded}
     for name, source in decoded.items():
         tensors[name] = Entry(kind, source.shape, checkpoint.folder, 0, 0)
     return Reading(checkpoint.folder, checkpoint.config, tensors, checkpoint, decoded)
+
+
+def _beyond(about: Mapping[str, Any]) -> str:
+    """What a compressed-tensors file has beyond codes and scales, in words; empty if nothing."""
+    if about.get("quantization_status", "compressed") != "compressed":
+        return "without being compressed"
+    if about.get("transform_config"):
+        return "behind transforms"
+    sparse = (about.get("sparsity_config") or {}).get("format", "dense")
+    return "" if sparse == "dense" else f"with {sparse} sparsity"
 
 
 def _open(folder: str | Path) -> Checkpoint:
