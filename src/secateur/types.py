@@ -97,11 +97,11 @@ class Edit(Protocol):
 class Menu:
     """Every unit against every edit: what it costs and what it is expected to damage.
 
-    `cost[resource]`, `damage` and `error` are float64 arrays `units x edits`; `inf` marks an edit that this unit cannot
-    have. Damage is the predicted rise of the loss in nats per token (per example for a classifier), `error` its
-    standard error. `fixed[resource]` is what the rest of the file costs whatever is chosen. `weights` is the number of original
-    parameters that bits per weight are divided by; the resource `payload` (bytes) is what they are counted from, so
-    bits_per_weight = 8 * payload / weights.
+    `cost[resource]`, `damage` and `error` are float64 arrays `units x edits`; `inf` marks an edit that this unit
+    cannot have. Damage is the predicted rise of the loss in nats per token (per example for a classifier), `error`
+    its standard error. `fixed[resource]` is what the rest of the file costs whatever is chosen. `weights` is the
+    number of original parameters that bits per weight are divided by; the resource `payload` (bytes) is what they
+    are counted from, so bits_per_weight = 8 * payload / weights.
     """
 
     units: tuple[Unit, ...]

@@ -89,11 +89,11 @@ class Int:
 def narrow() -> tuple[Int, ...]:
     """Integers of few bits, as menus offer them.
 
-    A scale and a fractional zero point of one byte each cost as much as one 16-bit scale, and put both ends of the grid
-    where the weights end: uniform 2 bits in groups of 64 then cut the KL of `lm-small` from 0.109 to 0.074. But E4M3
-    has no numbers below 2^-9 and few just above: small weights (a standard deviation of 0.01 to 0.02, as large networks
-    have) at 4 bits and more want 16-bit scales, so these are offered too, and the survey sees which pays. Whole rows are
-    for sizes that no group divides.
+    A scale and a fractional zero point of one byte each cost as much as one 16-bit scale, and put both ends of the
+    grid where the weights end: uniform 2 bits in groups of 64 then cut the KL of `lm-small` from 0.109 to 0.074.
+    But E4M3 has no numbers below 2^-9 and few just above: small weights (a standard deviation of 0.01 to 0.02, as
+    large networks have) at 4 bits and more want 16-bit scales, so these are offered too, and the survey sees which
+    pays. Whole rows are for sizes that no group divides.
     """
     groups = {1: (64,), 2: (32, 64, 128, 256), 3: (32, 64, 128, 256), 4: (32, 64, 128), 5: (64, 128)}
     fine = [Int(bits, group, False, "fp8", "fp8") for bits, some in groups.items() for group in some]
