@@ -1,6 +1,6 @@
 """What a model does on a text, beside others and against a reference: loss, divergence, size, speed, memory.
 
-    measure(["model", "out"], "text.txt", against="model")["rows"]
+`measure(["model", "out"], "text.txt", against="model")["rows"]` has a row for each.
 """
 
 from __future__ import annotations

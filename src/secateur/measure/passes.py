@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from secateur.measure.models import Model
 from secateur.measure.speed import Clock
+from secateur.model.parked import States
 from secateur.model.stream import Stream
 from secateur.types import ModelError
 
@@ -38,7 +39,7 @@ class Pass(Protocol):
 
 @torch.no_grad()
 def read(model: Model, tokens: Tensor, device: torch.device, park: Path, tell: Tell) -> Pass:
-    """Read windows `windows x length`; states above 256 MB are parked in the file `park`."""
+    """Read windows `windows x length`; hidden states are parked in the file `park` when they are many."""
     if model.reading is not None:
         try:
             return _walk(model, tokens, device, park, tell)
@@ -60,7 +61,7 @@ def read(model: Model, tokens: Tensor, device: torch.device, park: Path, tell: T
 
 def _walk(model: Model, tokens: Tensor, device: torch.device, park: Path, tell: Tell) -> Pass:
     stream, clock = Stream(model.reading, device), Clock(device)  # type: ignore[arg-type]  # it stands for a Checkpoint
-    hidden = stream.embed(tokens, park)
+    hidden = stream.embed(tokens, park, copies=2)  # the reference has its own
     n = len(stream.blocks)
     for i, block in enumerate(stream.blocks):
         tell(i, n)
@@ -93,7 +94,7 @@ def _check(name: str, run: Callable[[Tensor], Tensor], x: Tensor, other: Tensor)
 @dataclass(frozen=True)
 class _Streamed:
     stream: Stream
-    hidden: Tensor
+    hidden: States
     clock: Clock
 
     @contextmanager

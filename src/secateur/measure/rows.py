@@ -31,6 +31,7 @@ class Read:
     model: Model
     windows: Windows
     passed: Pass
+    park: Path  # where hidden states lie, if they are many
 
 
 def same_tokens(models: Sequence[Model], windows: Sequence[Windows], against: bool) -> bool:
@@ -70,7 +71,8 @@ class Desk:
         self._read += 1
         file = self.park / f"states-{self._read}"
         said = f"reading {Path(model.name).name}"
-        return Read(model, windows, read(model, windows.tokens, self.device, file, lambda i, n: self.tell(said, i, n)))
+        passed = read(model, windows.tokens, self.device, file, lambda i, n: self.tell(said, i, n))
+        return Read(model, windows, passed, file)
 
     def row(self, model: Model, windows: Windows, standard: Read | None = None) -> dict[str, Any]:
         """Everything about one model. The reference itself is not read again."""
@@ -79,6 +81,8 @@ class Desk:
         comparable = standard is not None and torch.equal(standard.windows.tokens, windows.tokens)
         clock = Clock(self.device, mine.passed.clock.seconds)
         found = self._score(mine, standard if comparable else None, clock)
+        if mine is not standard:
+            mine.park.unlink(missing_ok=True)
         return _row(model, windows, found, clock.seconds)
 
     @torch.no_grad()
