@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from secateur.case import Case, Tell, compare, open_case, silent, work_folder
@@ -29,6 +27,7 @@ from secateur.export._write import model_files, write_text
 from secateur.maths.grids import Coded
 from secateur.maths.settle import settle
 from secateur.measure.compare import Comparison
+from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, load, parked, save
@@ -70,7 +69,7 @@ def apply(
     if menu is not None:
         check_model(load_menu(Path(menu)).about, case.checkpoint.fingerprint, f"the menu in `{menu}`")
     result = carry_out(case, plan, Path(out), Path(menu) if menu else None, round, seed, resume, tell or silent)
-    return result | {"seconds": time.time() - begun}
+    return record(Path(out), result, begun)
 
 
 def _read(file: Path, menu: str | Path | None) -> Plan:
@@ -85,10 +84,8 @@ def _read(file: Path, menu: str | Path | None) -> Plan:
 def carry_out(
     case: Case, plan: Plan, out: Path, menu: Path | None, round: str, seed: int, resume: bool, tell: Tell
 ) -> dict[str, Any]:
-    """Cut, write, see it load, measure: what is known of the result, and is written beside it."""
-    begun = time.time()
-    if round not in ROUNDERS:
-        raise SecateurError(f"there is no rounding `{round}`", f"there are {', '.join(ROUNDERS)}")
+    """Cut, write, see it load, measure: what is known of the result."""
+    sides = sides_of(round)
     if out.resolve() == case.checkpoint.folder.resolve():
         raise SecateurError(f"{out} is the model itself", "give another folder with -o")
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
@@ -103,16 +100,27 @@ def carry_out(
     }
     work, taken_up = work_folder(out, resume, told)
     factors = _Factors(case, _statistics_of(plan, menu) or work, seed, tell)
-    walk = Walk(case, edits, ROUNDERS[round], factors, work)
+    walk = Walk(case, edits, sides, factors, work)
     compared, logits = walk(tell)
     spends = spent(case, edits, str(plan.about.get("over", "all")))
     exported = _finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
     shutil.rmtree(work)
     result = _told(case, plan, edits, compared, walk.found, exported)
-    result |= {"spent": dict(plan.spent) | spends, "resumed": taken_up}
-    result |= {"seconds": time.time() - begun, "peak_rss_bytes": peak_rss()}
-    write_text(out / "secateur.json", json.dumps(result, indent=1) + "\n")
-    return result
+    return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
+
+
+def record(out: Path, result: Mapping[str, Any], begun: float) -> dict[str, Any]:
+    """What is known of the result and what it took, written beside the file."""
+    told = {**result, "seconds": time.time() - begun, "peak_rss_bytes": peak_rss()}
+    write_text(out / "secateur.json", json.dumps(told, indent=1) + "\n")
+    return told
+
+
+def sides_of(round: str) -> int:
+    """On how many sides a rounding feeds errors back."""
+    if round not in ROUNDERS:
+        raise SecateurError(f"there is no rounding `{round}`", f"there are {', '.join(ROUNDERS)}")
+    return ROUNDERS[round]
 
 
 def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
@@ -223,7 +231,7 @@ class Walk:
         return 0, plain, cut
 
     def _outside(self) -> dict[Matrix, Tensor]:
-        held = load_file(str(self.work / "outside.safetensors"))
+        held = Parts(self.work).load("outside")
         return {m: held[m.key] for unit in self.case.units for m in unit.matrices if m.key in held}
 
     def _keep(self, done: int, plain: States, cut: States) -> None:
@@ -349,9 +357,3 @@ def _told(
         "export": dict(exported),
         "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()},
     }
-
-
-def peak_rss() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

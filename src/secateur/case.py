@@ -24,7 +24,7 @@ from secateur.model.checkpoint import Checkpoint, open_checkpoint
 from secateur.model.disk import atomic
 from secateur.model.matrix import place
 from secateur.model.parked import States
-from secateur.model.stream import Stream
+from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.parts import edits as edits_
 from secateur.parts.edits.keep import Keep
@@ -110,7 +110,7 @@ def open_case(
 ) -> Case:
     """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
     many again held back to report on."""
-    at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    at = device_of(device)
     checkpoint = open_checkpoint(model)
     stream = Stream(checkpoint, at)
     config = checkpoint.config

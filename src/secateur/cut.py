@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secateur.apply import apply, carry_out
+from secateur.apply import apply, carry_out, record, sides_of
 from secateur.case import Tell, open_case, silent
 from secateur.parts import allocate as allocators
 from secateur.parts.menus import load_menu, save_plan
+from secateur.price import check
 from secateur.survey import corrected, survey, take_up
 from secateur.types import Allocator, Budget, Menu, Plan
 
@@ -59,15 +60,17 @@ def cut(
 ) -> dict[str, Any]:
     """Survey, plan and apply; the JSON object of the contract. The menu stays in `out/menu`, for other budgets."""
     begun, out, tell = time.time(), Path(out), tell or silent
-    Budget.parse(budget)  # what cannot be read is said before the long part
+    # what is not known is said before the long part
+    check(Budget.parse(budget))
     allocators.find(allocate)
+    sides_of(round)
     case = open_case(model, data, format, samples, seq_len, seed, device)
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)
     save_plan(chosen, out / "plan.yaml")
     result = carry_out(case, chosen, out, out / "menu", round, seed, resume, tell)
-    return result | {"seconds": time.time() - begun, "resumed": taken_up or result["resumed"]}
+    return record(out, result | {"resumed": taken_up or result["resumed"]}, begun)
 
 
 def inspect(model: str) -> dict[str, Any]:

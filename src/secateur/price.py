@@ -6,7 +6,17 @@ from collections.abc import Mapping
 
 from secateur.case import Case
 from secateur.export._write import base_bytes, layout_bytes, tensor_bytes
-from secateur.types import Edit, Unit
+from secateur.types import Budget, BudgetError, Edit, Unit
+
+#: what a cut of the weights spends
+RESOURCES = ("bytes", "bits_per_weight")
+
+
+def check(budget: Budget) -> None:
+    """BudgetError if a cap is on something that a cut of the weights does not change."""
+    for resource in (*budget.caps, *budget.share):
+        if resource not in RESOURCES:
+            raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(RESOURCES)}")
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:

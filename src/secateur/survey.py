@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from secateur import __version__
@@ -177,10 +176,10 @@ def store_factors(work: Path, at: int, found: Mapping[str, Factors]) -> None:
 
 def stored_factors(work: Path, at: int, unit: Unit) -> dict[str, Factors] | None:
     """The factors that a survey left for the unit at this place, or None."""
-    file = work / "factors" / f"{at}.safetensors"
-    if not file.exists():
+    parts = Parts(work / "factors")
+    if not parts.has(str(at)):
         return None
-    held = load_file(str(file))
+    held = parts.load(str(at))
     return {m.key: Factors(held[f"a/{m.key}"], held[f"g/{m.key}"]) for m in unit.matrices}
 
 
@@ -245,7 +244,7 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
         out = {}
         for at, unit in enumerate(case.units):
             if level != plain and unit.block == block:
-                held = load_file(str(work / "probes" / f"{at}.safetensors"))
+                held = Parts(work / "probes").load(str(at))
                 out |= {m: held[f"{level}/{m.key}"] for m in unit.matrices if f"{level}/{m.key}" in held}
         return out
 

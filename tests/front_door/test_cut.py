@@ -61,7 +61,7 @@ def test_the_json_object_of_the_contract(said):
     assert {key: type(result[key]) for key in CONTRACT} == CONTRACT
     assert {key: type(result["export"][key]) for key in EXPORT} == EXPORT
     assert all(set(one) == {"unit", "reason"} for one in result["skipped"])
-    assert result == json.loads((out / "secateur.json").read_text()) | {"seconds": result["seconds"]}
+    assert json.loads((out / "secateur.json").read_text()).items() <= result.items()
 
 
 def test_the_budget_is_told_as_asked_and_in_absolute_numbers(said, llama):
@@ -98,7 +98,7 @@ def test_what_is_told_fits_together(said):
 
 def test_what_lies_in_the_folder(said, llama):
     out, process = said
-    assert {file.name for file in out.iterdir()} == {
+    assert {file.name for file in out.iterdir()} - {"report.html"} == {
         "config.json",
         "generation_config.json",
         "menu",

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.model.checkpoint import DTYPES, INDEX, SINGLE, Entry, read_header
+from secateur.model.checkpoint import DTYPES, INDEX, SINGLE, Checkpoint, Entry, read_header
 from secateur.model.disk import atomic
 from secateur.types import ExportError
 
@@ -163,6 +163,12 @@ class Parts:
 
     def has(self, piece: str) -> bool:
         return self._path(piece).exists()
+
+    def load(self, piece: str) -> dict[str, Tensor]:
+        """A piece's tensors, read and not mapped: mapped pages count as resident memory."""
+        entries = read_header(self._path(piece))
+        held = Checkpoint(self.folder, {}, entries)
+        return {name: held.read(name) for name in entries}
 
     def layouts(self, pieces: Sequence[str]) -> dict[str, Layout]:
         """Every tensor of these pieces."""

@@ -15,10 +15,10 @@ from secateur.types import SecateurError
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, that becomes `path` when the block ends well, and nothing when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
         with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()

@@ -28,8 +28,9 @@ class Parked:
         self.shape, self.file = tuple(shape), file
         self._row = 4 * math.prod(self.shape[1:])
         if fresh:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.open("wb").close()
+            with room_for(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.open("wb").close()
 
     def __len__(self) -> int:
         return self.shape[0]

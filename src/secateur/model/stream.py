@@ -20,10 +20,22 @@ from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unloa
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, parked
-from secateur.types import Matrix, ModelError
+from secateur.types import Matrix, ModelError, SecateurError
 
 #: bytes of logits that may be in memory at once
 LOGITS = 32 * 2**20
+
+
+def device_of(name: str | None = None) -> torch.device:
+    """The device of this name, seen to work; the best there is without one."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).splitlines()[0]
+        raise SecateurError(f"there is no device `{name}` here ({said})", "use --device cpu") from error
+    return device
 
 
 class _Stop(Exception):
