@@ -51,7 +51,7 @@ def job(as_json: bool, out: Path | None = None, resumes: bool = False) -> Iterat
     """Run the body as a command. `out` is what it writes; `resumes`: the same command takes up a broken run."""
     from secateur.cli.progress import progress
 
-    _hush()
+    _settle_in()
     console = chatter()
     work = Job(lambda *_: None, console, out)
     try:
@@ -186,8 +186,13 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _hush() -> None:
-    """Other libraries' bars and advice stay off the screen, unless the user has asked for them."""
+def _settle_in() -> None:
+    """What must be said before torch and transformers are imported; the user's own environment wins.
+
+    Threads that wait for each other sleep instead of spinning: on a machine with other work, spinning made two threads
+    ten times slower than one (docs/log.md). Other libraries' bars and advice stay off the screen.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
