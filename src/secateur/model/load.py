@@ -6,6 +6,8 @@ and embedding scales are computed when a module is built and are not on disk, so
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -142,3 +144,14 @@ def unload(module: nn.Module, *, recurse: bool = True) -> nn.Module:
                 shared[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
             owner._parameters[name] = shared[id(parameter)]
     return module
+
+
+def trim() -> None:
+    """Give freed memory back to the system, where the C library keeps it.
+
+    glibc serves tensors below 32 MB from a heap of its own, whose holes the next block's tensors do not fit: without
+    this, a walk through 24 blocks of 67 MB holds 490 MB at its end that nobody uses, and more with every block.
+    """
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if give_back is not None:
+        give_back(0)

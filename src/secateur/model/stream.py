@@ -18,12 +18,15 @@ from torch import Tensor, nn
 
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unload
 from secateur.model.checkpoint import Checkpoint
+from secateur.model.load import trim
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, parked
 from secateur.types import Matrix, ModelError, SecateurError
 
 #: bytes of logits that may be in memory at once
 LOGITS = 32 * 2**20
+#: bytes of unloaded weights that are worth the 20 ms of telling the system
+_MUCH = 16 * 2**20
 
 
 def device_of(name: str | None = None) -> torch.device:
@@ -161,8 +164,12 @@ class Stream:
                     put(self.network, matrix, values)
             yield
         finally:
+            freed = sum(tensor.nbytes for tensor in tied.values())
             for module, deep in zip(modules, whole, strict=True):
                 unload(module, recurse=deep)
+            tied.clear()
+            if freed >= _MUCH:
+                trim()
 
     def call(self, index: int, hidden: Tensor) -> Tensor:
         """One (loaded) block on one batch of hidden states."""
