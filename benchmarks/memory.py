@@ -107,7 +107,19 @@ def cut(model: Path, out: Path, samples: int, seq_len: int, over: str, edits: st
     """The whole job in a process of its own; what it says."""
     text = out.with_suffix(".txt")
     text.write_text(Path(__file__).read_text() * 4)
-    words = [sys.executable, "-m", "secateur", "cut", str(model), "--data", str(text), "--budget", "100%", "-o", str(out)]
+    words = [
+        sys.executable,
+        "-m",
+        "secateur",
+        "cut",
+        str(model),
+        "--data",
+        str(text),
+        "--budget",
+        "100%",
+        "-o",
+        str(out),
+    ]
     words += ["--samples", str(samples), "--seq-len", str(seq_len), "--over", over, "--json"]
     if edits:
         words += ["--pin", f"layers={edits}"]
