@@ -1,6 +1,6 @@
 """Does peak memory stay at a few blocks, whatever the depth? A synthetic Llama in shards, cut whole in one process.
 
-    PYTHONPATH=src:benchmarks python benchmarks/memory.py            # 1 GB and twice as deep; about an hour on two cores
+    PYTHONPATH=src:benchmarks python benchmarks/memory.py            # 1 GB and twice as deep; an hour on two cores
     PYTHONPATH=src:benchmarks python benchmarks/memory.py --size 60  # megabytes: the small sizes of the test
 
 The promise: below 600 MB plus three blocks, and twice the depth adds less than 5%. Weights are random (what is cut does
@@ -132,8 +132,8 @@ def cut(model: Path, out: Path, samples: int, seq_len: int, over: str, edits: st
 
 def rows(megabytes: int, samples: int, seq_len: int, over: str, edits: str) -> Iterator[dict[str, object]]:
     """Two depths; the second says what the first did not."""
-    shape, first = Shape.of(megabytes), 0
-    for shape in (shape, Shape(shape.width, shape.inner, shape.vocabulary, 2 * shape.blocks)):
+    small, first = Shape.of(megabytes), 0
+    for shape in (small, Shape(small.width, small.inner, small.vocabulary, 2 * small.blocks)):
         with tempfile.TemporaryDirectory() as place:
             model = make(shape, Path(place) / "model")
             told = cut(model, Path(place) / "out", samples, seq_len, over, edits)
