@@ -150,5 +150,5 @@ def _rows(edits: Mapping[str, str], menu: Menu | None, total: float) -> list[Row
 
 def _said_bits(edit: str) -> float | None:
     """The bits in an edit's own words, without scales: all there is to know where no menu prices it."""
-    said = re.search(r"bits=(\d+)", edit)
+    said = re.search(r"(?:bits=|^ggml\('\D+)(\d+)", edit)
     return float(said[1]) if said else _BITS.get(edit.partition("(")[0])

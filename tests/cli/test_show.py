@@ -127,7 +127,8 @@ def test_the_frontier_names_the_floor_and_the_mixture():
 
 def test_a_mixture_counts_kinds_and_bits():
     edits = ["int(bits=3, group=64)", "keep()", "int(bits=2)", "nvfp4()", "int(bits=3, symmetric=False)"]
-    assert show.mixture(edits) == "1 keep, 1 nvfp4, 1 int2, 2 int3"
+    edits += ["ggml('q4_k')", "ggml('mxfp4')"]
+    assert show.mixture(edits) == "1 keep, 1 mxfp4, 1 nvfp4, 1 q4_k, 1 int2, 2 int3"
 
 
 @pytest.mark.parametrize(

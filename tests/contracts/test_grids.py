@@ -17,6 +17,7 @@ ROWS, COLS = 6, 192
 FP8 = {"symmetric": False, "scale": "fp8", "zero": "fp8"}
 #: what to try of each edit that needs knobs or has some worth turning
 KNOBS = {
+    "ggml": [],
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},

@@ -185,7 +185,8 @@ def in_short(plan: Plan, file: Path | None = None) -> dict[str, Any]:
 
 def mixture(edits: Iterable[str]) -> str:
     """What a plan is made of, in short: `8 int2, 3 int3, 1 keep` for edits of that kind and those bits."""
-    words = [re.match(r"(\w+)(?:\(bits=(\d+))?", edit) for edit in edits]
+    named = [re.sub(r"^ggml\('(\w+)'\)", r"\1", edit) for edit in edits]
+    words = [re.match(r"(\w+)(?:\(bits=(\d+))?", edit) for edit in named]
     counted = Counter((word[2] or "", word[1]) for word in words if word)
     return ", ".join(f"{n} {kind}{bits}" for (bits, kind), n in sorted(counted.items()))
 

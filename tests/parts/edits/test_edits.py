@@ -9,6 +9,7 @@ import torch
 
 from secateur.parts import edits
 from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.ggml import Ggml
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
@@ -26,6 +27,8 @@ ALL = [
     Fp8(),
     Mxfp4(),
     Nvfp4(),
+    Ggml("q4_k"),
+    Ggml("iq2_xs"),
 ]
 
 
@@ -34,8 +37,8 @@ def test_examples():
 
 
 def test_every_file_has_its_class():
-    assert edits.names() == ["fp8", "int", "keep", "mxfp4", "nvfp4"]
-    assert [edits.find(name).__name__ for name in edits.names()] == ["Fp8", "Int", "Keep", "Mxfp4", "Nvfp4"]
+    assert edits.names() == ["fp8", "ggml", "int", "keep", "mxfp4", "nvfp4"]
+    assert [edits.find(name).__name__ for name in edits.names()] == ["Fp8", "Ggml", "Int", "Keep", "Mxfp4", "Nvfp4"]
 
 
 @pytest.mark.parametrize("edit", ALL, ids=str)
@@ -48,7 +51,9 @@ def test_text_reads_back(edit):
 def test_text_leaves_out_what_goes_without_saying():
     assert edits.text(Int(4)) == "int(bits=4)"
     assert edits.text(Int(4, 64, symmetric=False)) == "int(bits=4, group=64, symmetric=False)"
+    assert edits.text(Ggml("q4_k")) == "ggml('q4_k')"
     assert edits.parse("int(4, 64)") == Int(4, 64)
+    assert edits.parse("ggml(kind='q4_k')") == Ggml("q4_k")
     assert edits.parse(" fp8 ") == Fp8()
 
 
@@ -75,6 +80,9 @@ def test_text_leaves_out_what_goes_without_saying():
         ("_fp4()", "there is no edit `_fp4`"),
         ("int(bits='3')", "int has 2 to 8 bits"),
         ("int(**{'bits': 3})", "`int` has no `None` to set"),
+        ("ggml()", "(?s)lacks a value.*`ggml` needs kind"),
+        ("ggml('q4_K')", "(?s)ggml has no block type `q4_K`.*did you mean `q4_k`"),
+        ("ggml(4)", "(?s)no block type `4`.*there are q4_0, "),
         ("keep(1)", "has 1 values, but `keep` takes 0"),
     ],
 )
@@ -97,6 +105,7 @@ PAIR = Unit("m", "linear", (Matrix("a.weight", 3, 64, "m"), Matrix("b.weight", 5
         (HALVES, 1 + 16 / 32 + 8 / 32),
         (Fp8(), 8 + 16 / 64),
         (Mxfp4(), 4.25),
+        (Ggml("q5_1"), 6.0),
         (Nvfp4(), 4.5 + 2 * 32 / PAIR.size),
     ],
     ids=str,
@@ -136,7 +145,12 @@ def test_grids_have_the_edit_s_numbers():
     assert Keep().grid() is None
 
 
-CODED = [edit for edit in ALL if edit != Keep()]
+def test_rows_of_blocks():
+    assert Ggml("q6_k").refuses(512) is None and Ggml("q8_0").refuses(96) is None
+    assert Ggml("q6_k").refuses(96) == "rows of 96 weights are not whole blocks of 256"
+
+
+CODED = [edit for edit in ALL if edit != Keep() and not isinstance(edit, Ggml)]  # theirs: tests/maths/grids
 
 
 @pytest.mark.parametrize("edit", [*CODED, Int(4, 0), Int(2, 16, symmetric=False, zero="fp8")], ids=str)

@@ -80,12 +80,15 @@ def find(name: str) -> type:
 
 
 def text(edit: Edit) -> str:
-    """An edit as people write it, without what is at its default: `int(bits=3, group=64)`."""
+    """An edit as people write it, without what is at its default: `int(bits=3, group=64)`; `ggml('q4_k')`, where
+    there is but one thing to say."""
     told = []
     for field in fields(edit):  # type: ignore[arg-type]  # every edit is a dataclass
         value = getattr(edit, field.name)
         if field.default is MISSING or value != field.default:
             told.append(f"{field.name}={value!r}")
+    if len(fields(edit)) == 1:  # type: ignore[arg-type]
+        told = [word.partition("=")[2] for word in told]
     return f"{type(edit).__module__.rpartition('.')[2]}({', '.join(told)})"
 
 
