@@ -31,6 +31,7 @@ class Method:
     applies_to: str
     use: str
     file: str
+    link: str = ""
 
 
 def methods(folder: Path = HERE / "methods") -> list[Method]:
@@ -44,18 +45,33 @@ def _method(file: Path, folder: Path) -> Method:
     sentence = words.partition("\n")[0].strip()
     says = {key: _line(words, key) for key in HEADER}
     reference = re.search(r"\((?:arXiv (\d{4}\.\d{4,5}), )?(\d{4})\)", says["Paper"])
+    arxiv = (reference[1] or "") if reference else ""
     return Method(
         name=slug(file),
         sentence=sentence,
         paper=says["Paper"],
-        arxiv=(reference[1] or "") if reference else "",
+        arxiv=arxiv,
         year=int(reference[2]) if reference else 0,
         wing=says["Wing"] or file.parent.name,
         shape=says["Shape"],
         applies_to=says["Applies to"],
         use=says["Use"],
         file=file.relative_to(folder.parent).as_posix(),
+        link=_line(words, "Link") or (f"https://arxiv.org/abs/{arxiv}" if arxiv else ""),
     )
+
+
+def find(name: str, among: Iterable[Method] | None = None) -> Method:
+    """The method of this name, or a SecateurError that names the nearest."""
+    from secateur.types import SecateurError  # brings numpy along, which the list does without
+
+    found = list(methods() if among is None else among)
+    one = next((method for method in found if method.name == name.replace("_", "-")), None)
+    if one is None:
+        close = nearest(name, [method.name for method in found])
+        hint = f"did you mean `{close}`?" if close else "`secateur methods` lists them all"
+        raise SecateurError(f"there is no method `{name}`", hint)
+    return one
 
 
 def _line(words: str, key: str) -> str:

@@ -1,6 +1,7 @@
 """One price for all: every unit takes the edit that is best at that price, which is set so that the budget holds.
 
 Paper: Shoham and Gersho, Efficient bit allocation for an arbitrary set of quantizers; after Everett 1963 (1988)
+Link: https://doi.org/10.1109/29.90373
 Wing: allocate
 Shape: cut
 Applies to: any menu, any number of capped resources
