@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 
 from secateur.case import Case, Tell, compare, open_case, silent, work_folder
-from secateur.export import Parts, companions
-from secateur.export._write import model_files, write_text
+from secateur.export import Finished, Parts, companions, find, names
+from secateur.export._write import write_text
 from secateur.maths.grids import Coded
 from secateur.maths.settle import settle
 from secateur.measure.compare import Comparison
@@ -292,22 +291,21 @@ def _finish(
     case: Case, edits: Mapping[str, Edit], quoted: float, work: Path, out: Path, seen: tuple[Tensor, Tensor], tell: Tell
 ) -> dict[str, Any]:
     """Stitch the parts into the model, add what belongs beside it, let the runtime read it, and put it in its place."""
-    parts, made = Parts(work / "parts"), work / "export"
-    parts.save("rest", {name: case.checkpoint.read(name) for name in case.rest})
+    parts, made, disk = Parts(work / "parts"), work / "export", case.format.disk
+    parts.save("rest", disk.encode_rest({name: case.checkpoint.read(name) for name in case.rest}))
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
-    pieces = [*map(str, range(len(case.units))), "rest"]
-    parts.stitch(pieces, made, shard=sys.maxsize)  # one file, whose bytes are what was quoted, header included
+    pieces = (*map(str, range(len(case.units))), "rest")
+    files = disk.write(Finished(parts, pieces, case.units, edits), made)
     companions(case.checkpoint.folder, made)
     case.format.finish(made, case.checkpoint.config, Plan(edits, {}, 0.0, 0.0, 0.0), case.units)
-    files = sorted(made.glob("*.safetensors"))
     written = sum(file.stat().st_size for file in files)
     if written != quoted:
         raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")
     tell("writing", 1, 2)
     large = 4 * sum(entry.size for entry in case.checkpoint.tensors.values()) > WHOLE
     verified = case.format.verify(made, None if large else seen[1], seen[0])
-    _put_in_place(made, out)
+    put_in_place(made, out, files)
     tell("writing", 2, 2)
     return {
         "format": case.format.name,
@@ -317,12 +315,13 @@ def _finish(
     }
 
 
-def _put_in_place(made: Path, out: Path) -> None:
-    """Move a finished model over the one that may be there. Without config.json, which comes last, there is none."""
+def put_in_place(made: Path, out: Path, files: Sequence[Path]) -> None:
+    """Move a finished model over the one that may be there, of any format. What stands beside comes first, then the
+    files themselves, then config.json: a folder that has it, or a file that needs none, is whole."""
     (out / "config.json").unlink(missing_ok=True)
-    for old in (*model_files(out), *model_files(out, "packed")):
+    for old in {old for name in names() for old in find(name).disk.files(out)}:
         old.unlink()
-    for file in sorted(made.iterdir(), key=lambda file: file.name == "config.json"):
+    for file in sorted(made.iterdir(), key=lambda file: (file.name == "config.json", file in files)):
         os.replace(file, out / file.name)
     made.rmdir()
 

@@ -115,7 +115,7 @@ def open_case(
     stream = Stream(checkpoint, at)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
-    form = export.find(format, {**config, "dtype": dtype}, stream.anatomy)
+    form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
     context = config.get("max_position_embeddings") or config.get("n_positions")
     more = max(samples // 4, 8)
     calib, held = windows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secateur.case import Case
-from secateur.export._write import base_bytes, layout_bytes, tensor_bytes
+from secateur.export._write import layout_bytes
 from secateur.types import Budget, BudgetError, Edit, Unit
 
 #: what a cut of the weights spends
@@ -23,17 +23,18 @@ def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
     """What one unit takes: bytes of the file, and the payload that bits per weight are counted from."""
     layout = case.format.layout(unit, edit, case.dtype_of(unit, edit))
     return {
-        "bytes": sum(tensor_bytes(name, one) for name, one in layout.items()),
+        "bytes": sum(case.format.disk.tensor_bytes(name, one) for name, one in layout.items()),
         "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
     }
 
 
 def fixed(case: Case, over: str) -> dict[str, int]:
     """What the rest of the file takes, whatever the plan."""
-    entries = {name: case.checkpoint.tensors[name] for name in case.rest}
-    stored = sum(tensor_bytes(name, (entry.dtype, entry.shape)) for name, entry in entries.items())
-    payload = sum(entry.bytes for entry in entries.values()) if over == "all" else 0
-    return {"bytes": base_bytes() + stored, "payload": payload}
+    disk, entries = case.format.disk, {name: case.checkpoint.tensors[name] for name in case.rest}
+    rest = disk.layout_rest({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
+    stored = sum(disk.tensor_bytes(name, one) for name, one in rest.items())
+    payload = sum(layout_bytes(one) for one in rest.values()) if over == "all" else 0
+    return {"bytes": disk.base_bytes() + stored, "payload": payload}
 
 
 def weights(case: Case, over: str) -> int:

@@ -113,7 +113,7 @@ def cut_by_hand(
         layouts |= form.layout(unit, edit, dtype)
         tensors |= form.encode(unit, edit, coded, dtype)
     layouts |= {name: layout_of(tensor) for name, tensor in tensors.items() if name not in layouts}
-    write_model(out, layouts, tensors.__getitem__)
+    write_model(out, layouts, tensors.__getitem__, stem=form.disk.stem)
     form.finish(out, checkpoint.config, plan, body.units)
     tokens = torch.arange(3, 27).reshape(2, 12)
     with torch.no_grad():

@@ -80,7 +80,7 @@ def test_shards(tiny, cutter, tmp_path):
     parts = Parts(tmp_path / "parts")
     parts.save("all", {name: whole.checkpoint.read(name) for name in entries})
     for shard in (20_000, 10_000, 20_000):
-        files = parts.stitch(["all"], tmp_path / "many", shard=shard)
+        files = parts.stitch(["all"], tmp_path / "many", shard=shard, stem="packed")
         config = json.loads((tmp_path / "one/config.json").read_text())
         cut.format.finish(tmp_path / "many", config, cut.plan, cut.units)
         assert len(files) > 1 and len(list((tmp_path / "many").glob("packed-*.safetensors"))) == len(files)

@@ -6,6 +6,7 @@ A format is a file here. `find("compressed-tensors", config, anatomy)` gives it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -16,12 +17,55 @@ from secateur.types import Edit, ExportError, Plan, Unit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from secateur.export._write import Layout
+    from secateur.export._write import Layout, Parts
     from secateur.maths.grids import Coded
     from secateur.model.anatomy import Anatomy
+    from secateur.model.checkpoint import Checkpoint
 
 #: asked for often, and separate pieces of work
 PLANNED = ("gguf", "onnx")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model that is cut and not yet a file: its tensors in pieces, and which edit every unit has had."""
+
+    parts: Parts
+    pieces: tuple[str, ...]
+    units: tuple[Unit, ...]
+    edits: Mapping[str, Edit]
+
+
+class Disk(Protocol):
+    """How finished tensors become files, and how many bytes of them each takes.
+
+    Prices are sums: what is quoted for a plan is `base_bytes` and `tensor_bytes` of every tensor, and the files come to
+    that, to the byte. So nothing but a tensor's own bytes may depend on what is chosen for it.
+    """
+
+    def tensor_bytes(self, name: str, layout: Layout) -> int:
+        """Bytes of the files that one tensor takes: its data, padding, and what a header says of it."""
+        ...
+
+    def base_bytes(self) -> int:
+        """Bytes of the files beside all tensors."""
+        ...
+
+    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
+        """What the files hold for the stored tensors that are in no unit, as `layout` says it for units."""
+        ...
+
+    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those tensors."""
+        ...
+
+    def write(self, finished: Finished, folder: Path) -> list[Path]:
+        """Make files of the pieces, each whole or not at all: those that were priced."""
+        ...
+
+    def files(self, folder: Path) -> list[Path]:
+        """Those of a folder's files that `write` makes, whoever wrote them."""
+        ...
 
 
 class Format(Protocol):
@@ -29,6 +73,8 @@ class Format(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def disk(self) -> Disk: ...
     def edits(self) -> tuple[Edit, ...]:
         """The usual menu."""
         ...
@@ -54,7 +100,7 @@ class Format(Protocol):
         ...
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        """Write config.json beside the finished tensors, last of all."""
+        """Write what else the reader needs beside the finished files (config.json), last of all."""
         ...
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
@@ -70,8 +116,16 @@ def names() -> list[str]:
     return sorted(f.stem.replace("_", "-") for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
 
 
-def find(name: str, config: Mapping[str, Any] | None = None, anatomy: Anatomy | None = None) -> Format:
-    """The format of this name, for the model with this config.json and anatomy."""
+def find(
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    anatomy: Anatomy | None = None,
+    source: Checkpoint | None = None,
+) -> Format:
+    """The format of this name, for the model with this config.json, anatomy and checkpoint.
+
+    A format says by the names of its fields what it wants to know of the model.
+    """
     if name in PLANNED:
         raise ExportError(f"Secateur does not write {name} files yet", f"there are {', '.join(names())}")
     if name not in names():
@@ -86,6 +140,8 @@ def find(name: str, config: Mapping[str, Any] | None = None, anatomy: Anatomy | 
         "dtype": str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         "tied": anatomy.head if anatomy is not None and anatomy.tied else "",
         "model_type": str(config.get("model_type", "")),
+        "anatomy": anatomy,
+        "source": source,
     }
     return kind(**{key: value for key, value in known.items() if key in kind.__dataclass_fields__})
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.model.checkpoint import DTYPES, INDEX, SINGLE, Checkpoint, Entry, read_header
+from secateur.model.checkpoint import DTYPES, Checkpoint, Entry, read_header
 from secateur.model.disk import atomic
 from secateur.types import ExportError
 
@@ -87,23 +87,25 @@ def write_model(
     produce: Callable[[str], Tensor | Iterator[bytes]],
     metadata: Mapping[str, str] = METADATA,
     shard: int = SHARD,
+    stem: str = "model",
 ) -> list[Path]:
-    """Write `model.safetensors`, or shards and their index, asking `produce` for one tensor after the other.
+    """Write `stem.safetensors`, or shards and their index, asking `produce` for one tensor after the other.
 
     Shards of an earlier model in the same folder are removed once the new files are there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = split(layouts, shard)
     n = len(shards)
-    files = [SINGLE] if n == 1 else [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
+    index_file = f"{stem}.safetensors.index.json"
+    files = [f"{stem}.safetensors"] if n == 1 else [f"{stem}-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
     for file, one in zip(files, shards, strict=True):
         write_file(folder / file, one, produce, metadata)
     if n > 1:
         where = {name: file for file, one in zip(files, shards, strict=True) for name in one}
         index = {"metadata": {"total_size": sum(map(_data, shards))}, "weight_map": dict(sorted(where.items()))}
-        write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
-    for old in model_files(folder):
-        if old.name not in files and not (old.name == INDEX and n > 1):
+        write_text(folder / index_file, json.dumps(index, indent=2) + "\n")
+    for old in model_files(folder, stem):
+        if old.name not in files and not (old.name == index_file and n > 1):
             old.unlink()
     return [folder / file for file in files]
 
@@ -175,12 +177,17 @@ class Parts:
         return {name: (entry.dtype, entry.shape) for name, entry in self._entries(pieces).items()}
 
     def stitch(
-        self, pieces: Sequence[str], out: Path, metadata: Mapping[str, str] = METADATA, shard: int = SHARD
+        self,
+        pieces: Sequence[str],
+        out: Path,
+        metadata: Mapping[str, str] = METADATA,
+        shard: int = SHARD,
+        stem: str = "model",
     ) -> list[Path]:
         """One model of these pieces in `out`. Bytes are copied through; the pieces stay (see `clear`)."""
         entries = self._entries(pieces)
         layouts = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        return write_model(out, layouts, lambda name: copied(entries[name]), metadata, shard)
+        return write_model(out, layouts, lambda name: copied(entries[name]), metadata, shard, stem)
 
     def clear(self) -> None:
         """Remove every piece, and the folder if nothing else is in it."""

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from secateur.export._codecs import Codec, Fp4Groups, codec
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses
 from secateur.export._experts import separate
+from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers, zeros_that_reload
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
@@ -62,6 +63,7 @@ class CompressedTensors:
     model_type: str = ""
     zeros: str = ""
     name: str = "compressed-tensors"
+    disk: ClassVar[Shards] = Shards()
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())

@@ -12,18 +12,18 @@ grid is `name.codes`, `name.scale` and so on, whole numbers as bytes without gap
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, groups_refuse
+from secateur.export._shards import Shards
 from secateur.export._verify import compare
-from secateur.export._write import Layout, model_files, write_config, write_text
+from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.maths.packing import pack, packed_bytes
 from secateur.model.checkpoint import DTYPES
@@ -43,6 +43,7 @@ class Packed:
     """Holds any edit that says what its payload is."""
 
     name: str = "packed"
+    disk: ClassVar[Shards] = Shards("packed")
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
@@ -78,7 +79,7 @@ class Packed:
         return values
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        """Give the weights their name and write config.json, last of all: a folder that has one is complete."""
+        """Write config.json, last of all: a folder that has one is complete."""
         matrices: dict[str, dict[str, Any]] = {}
         for unit in units:
             edit = plan.edits[unit.name]
@@ -87,7 +88,6 @@ class Packed:
                     matrices[m.key] = {"edit": text(edit), "shape": [m.rows, m.cols]}
                     matrices[m.key] |= {"transposed": True} if m.transposed else {}
         about = {"quant_method": "secateur", "format": "packed", "version": VERSION, "matrices": matrices}
-        _rename(folder)
         write_config(folder, {**config, "quantization_config": about})
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
@@ -112,20 +112,6 @@ def load(folder: str | Path) -> dict[str, Tensor]:
     from secateur.export._read import read_model
 
     return dict(read_model(folder))
-
-
-def _rename(folder: Path) -> None:
-    """From `model*` to `packed*`, the index last; files of an earlier packed model go."""
-    fresh = model_files(folder)
-    for old in model_files(folder, "packed") if fresh else ():
-        old.unlink()
-    for file in sorted(fresh, key=lambda file: file.suffix == ".json"):
-        to = file.with_name(file.name.replace("model", "packed", 1))
-        if file.suffix == ".json":
-            write_text(to, file.read_text(encoding="utf-8").replace('"model-', '"packed-'))
-            file.unlink()
-        else:
-            os.replace(file, to)
 
 
 def _layout(part: Part, dtype: str) -> Layout:

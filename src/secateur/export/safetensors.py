@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
+from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
@@ -25,6 +26,7 @@ class Safetensors:
     """Holds any edit, at the price of none: bytes are those of the uncut model."""
 
     name: str = "safetensors"
+    disk: ClassVar[Shards] = Shards()
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
