@@ -1,4 +1,7 @@
-"""Triangular factors of statistics: A = (I + U) D (I + U)' with U strictly upper, damped until it works."""
+"""Triangular factors of statistics: A = (I + U) D (I + U)' with U strictly upper, damped until it works.
+
+D is a diagonal, or has blocks where columns are rounded together: U then leaves a block's own columns alone.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ def damped(a: Tensor, damp: float) -> Tensor:
     return a + (damp * mean)[..., None, None] * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
 
 
-def unit_upper(a: Tensor, damp: float = 0.01, tries: int = 8) -> tuple[Tensor, Tensor, float]:
+def unit_upper(a: Tensor, damp: float = 0.01, tries: int = 8, step: int = 1) -> tuple[Tensor, Tensor, float]:
     """(U, d, damp used): `damped(a) = (I + U) diag(d) (I + U)'`, U strictly upper, in float64.
 
     The factor of the reversed matrix, reversed: so an entry of `E (I + U)` depends only on columns to its left. Damping
     starts at `damp` and grows tenfold while the factor does not exist (rank-deficient or badly rounded statistics).
+    With `step` > 1 the columns go in cells of that many: U is zero inside them, and d are blocks [cells, step, step].
     """
     a = a.double()
     a = (a + a.mT) / 2
@@ -26,6 +30,21 @@ def unit_upper(a: Tensor, damp: float = 0.01, tries: int = 8) -> tuple[Tensor, T
             upper = lower.flip(-1, -2)
             root = upper.diagonal(dim1=-2, dim2=-1)
             u = upper / root[..., None, :]
-            return u - torch.eye(a.shape[-1], dtype=a.dtype, device=a.device), root**2, damp
+            eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+            return (u - eye, root**2, damp) if step == 1 else (*_by_cells(u, root**2, step), damp)
         damp = max(damp * 10, 1e-6)
     raise ValueError(f"no triangular factor even with damping {damp / 10:g}: the statistic holds NaN or Inf")
+
+
+def _by_cells(u: Tensor, d: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """U and D by cells of `step` columns: what a cell's own columns do to each other moves from `u` (ones on its
+    diagonal) into the blocks of D."""
+    n = len(d)
+    if n % step:
+        raise ValueError(f"{n} columns do not go in cells of {step}")
+    at = torch.arange(n // step, device=u.device)
+    cells = u.view(n, -1, step).permute(1, 0, 2)  # the columns of each cell
+    own = cells.view(-1, n // step, step, step)[at, at]
+    rest = torch.linalg.solve_triangular(own, cells, upper=True, left=False, unitriangular=True)
+    rest.view(-1, n // step, step, step)[at, at] = 0
+    return rest.permute(1, 0, 2).reshape(n, n), own * d.view(-1, 1, step) @ own.mT

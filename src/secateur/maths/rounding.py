@@ -7,6 +7,9 @@ Write A = (I+U) D (I+U)' and G = (I+V) D' (I+V)', U and V strictly upper. Then
 
 and an entry of it depends only on entries above and to the left. Rounding `W + V'E + (E + V'E) U` therefore leaves just
 the local rounding errors in it, each weighted by D'_i D_j. One-sided feedback (GPTQ, LDLQ) is the case G = identity.
+
+Grids whose columns are coded together, `step` at a time, go the same way by cells of 1 x `step`: U is zero inside a
+cell (`unit_upper` of that step), which is snapped as a whole; D_j is a block, whose diagonal weighs the cell's parts.
 """
 
 from __future__ import annotations
@@ -20,9 +23,19 @@ from .grids import Fitted
 TILE = 32
 
 
-def nearest(w: Tensor, grid: Fitted) -> Tensor:
-    """Each weight on its nearest grid value."""
-    return grid.snap(w, grid.scale, grid.zero)
+def nearest(w: Tensor, grid: Fitted, weight: Tensor | None = None) -> Tensor:
+    """Each weight (each cell of weights, its parts weighed by `weight` [cols]) on its nearest grid value."""
+    return _snap(grid, w, grid.scale, grid.zero, weight)
+
+
+def _cells(x: Tensor, step: int) -> Tensor:
+    """[..., cols] as [..., cells, step]; scalars stay as they are."""
+    return x if step == 1 else x.unflatten(-1, (-1, step))
+
+
+def _snap(grid: Fitted, x: Tensor, scale: Tensor, zero: Tensor | None, weight: Tensor | None) -> Tensor:
+    """Cells on the grid; the parts of a cell may weigh differently, a scalar has nothing to be weighed against."""
+    return grid.snap(x, scale, zero) if weight is None or grid.step == 1 else grid.snap(x, scale, zero, weight)
 
 
 def damage(error: Tensor, a: Tensor, g: Tensor | None = None) -> Tensor:
@@ -32,31 +45,36 @@ def damage(error: Tensor, a: Tensor, g: Tensor | None = None) -> Tensor:
     return 0.5 * (ge * ea).sum((-2, -1))
 
 
-def feedback(w: Tensor, grid: Fitted, u: Tensor) -> Tensor:
-    """One-sided error feedback along the columns: values on the grid, [rows, cols]. `u` is strictly upper [cols, cols].
+def feedback(w: Tensor, grid: Fitted, u: Tensor, weight: Tensor | None = None) -> Tensor:
+    """One-sided error feedback along the columns: values on the grid, [rows, cols]. `u` is strictly upper [cols, cols],
+    by cells where the grid has them; `weight` [cols] is then the diagonal of D.
 
-    Columns go in lazy blocks: inside a block errors are spread one column at a time, to the rest by one matmul.
+    Columns go in lazy blocks: inside a block errors are spread one cell at a time, to the rest by one matmul.
     """
     rest, out = w.clone(), torch.empty_like(w)
     cols, width = w.shape[1], 128
     for start in range(0, cols, width):
         stop = min(start + width, cols)
         local = u[start:stop, start:stop]
-        for j in range(start, stop):
-            zero = None if grid.zero is None else grid.zero[:, j]
-            out[:, j] = grid.snap(rest[:, j], grid.scale[:, j], zero)
-            if j + 1 < stop:
-                rest[:, j + 1 : stop].addr_(w[:, j] - out[:, j], local[j - start, j + 1 - start :])
+        for j in range(start, stop, grid.step):
+            cell = slice(j, j + grid.step)
+            zero = None if grid.zero is None else grid.zero[:, cell]
+            out[:, cell] = _snap(
+                grid, rest[:, cell], grid.scale[:, cell], zero, None if weight is None else weight[cell]
+            )
+            for k in range(j, j + grid.step if j + grid.step < stop else j):
+                rest[:, cell.stop : stop].addr_(w[:, k] - out[:, k], local[k - start, cell.stop - start :])
         rest[:, stop:] += (w[:, start:stop] - out[:, start:stop]) @ u[start:stop, stop:]
     return out
 
 
-def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
-    """Two-sided error feedback: values on the grid, [rows, cols]. `u` [cols, cols] and `v` [rows, rows] strictly upper.
+def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Two-sided error feedback: values on the grid, [rows, cols]. `u` [cols, cols] and `v` [rows, rows] strictly upper,
+    `u` by cells where the grid has them; `weight` [cols] is then the diagonal of D.
 
     A grid that holds several candidates (scale [n, rows, cols]) is swept for all of them at once: [n, rows, cols].
-    Tiles on one anti-diagonal are independent, and so are the entries on one anti-diagonal inside them: a sweep takes
-    about 2 (rows + cols) vector steps and two matmuls per tile. Rows of a tile are kept upside down, so that the
+    Tiles on one anti-diagonal are independent, and so are the cells on one anti-diagonal inside them: a sweep takes
+    about 2 (rows + cols / step) vector steps and two matmuls per tile. Rows of a tile are kept upside down, so that the
     anti-diagonals become diagonals, which are views.
     """
     rows, cols = w.shape
@@ -71,6 +89,8 @@ def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
     u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)]).unsqueeze(1)
     v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)])
     v_own = v_own.flip(1, 2).mT.contiguous().unsqueeze(1)
+    if weight is not None:
+        weight = pad(weight, (0, wide * TILE - cols), value=1.0).view(wide, 1, -1, grid.step)
     # errors E by column tile and F = E + V'E by row tile, as they become known; the right way up
     e, f = w.new_zeros(wide, n, high * TILE, TILE), w.new_zeros(high, n, TILE, wide * TILE)
     out = torch.empty_like(wt)
@@ -81,7 +101,8 @@ def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor) -> Tensor:
         c = v_above[i, :, :, :above] @ e[j, :, :above]
         own = wt[i, j]
         x = own + f[i, :, :, :left].flip(2) @ u_left[j, :, :left]
-        q = _inside(grid, own, x, c, scale[i, j], None if zero is None else zero[i, j], u_own[j], v_own[i])
+        at, heed = None if zero is None else zero[i, j], None if weight is None else weight[j]
+        q = _inside(grid, own, x, c, scale[i, j], at, u_own[j], v_own[i], heed)
         out[i, j] = q
         error = own - q
         e.view(wide, n, high, TILE, TILE)[j, :, i] = error.flip(2)
@@ -97,23 +118,31 @@ def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:
     return x.view(n, -1, TILE, x.shape[2] // TILE, TILE).permute(1, 3, 0, 2, 4).flip(3).contiguous()
 
 
-def _inside(grid, w, x, c, scale, zero, u, v) -> Tensor:
+def _inside(grid, w, x, c, scale, zero, u, v, weight) -> Tensor:
     """Many tiles at once, [tiles, n, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
 
-    `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows.
+    `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows, `weight` [tiles, 1, cells, step].
     """
-    q = torch.empty_like(w)
-    for offset in range(1 - TILE, TILE):
-        i, j, n = max(0, -offset), max(0, offset), TILE - abs(offset)
+    q, step = torch.empty_like(w), grid.step
+    w, xc, c, qc, scale = (_cells(t, step) for t in (w, x, c, q, scale))
+    zero, us = None if zero is None else _cells(zero, step), u.unflatten(2, (-1, step)).unbind(3)
+    v = v if step == 1 else v.unsqueeze(4)
+    for offset in range(1 - TILE, TILE // step):
+        i, j = max(0, -offset), max(0, offset)
+        n = min(TILE - i, TILE // step - j)
 
         def on(t, offset=offset):
-            return t.diagonal(offset, 2, 3)
+            t = t.diagonal(offset, 2, 3)
+            return t if step == 1 else t.mT  # [tiles, n, cells on the diagonal, step]
 
         cd = on(c)
-        qd = grid.snap(on(x) + cd, on(scale), None if zero is None else on(zero))
-        on(q).copy_(qd)
+        heed = None if weight is None else weight[:, :, j : j + n]
+        qd = _snap(grid, on(xc) + cd, on(scale), None if zero is None else on(zero), heed)
+        on(qc).copy_(qd)
         error = on(w) - qd
-        x[:, :, i : i + n].addcmul_(u[:, :, j : j + n], (error + cd).unsqueeze(3))  # U[j, l] f_ij, every l to the right
+        f = error + cd
+        for uk, fk in zip(us, (f,) if step == 1 else f.unbind(3), strict=True):
+            x[:, :, i : i + n].addcmul_(uk[:, :, j : j + n], fk.unsqueeze(3))  # U[j, l] f_ij, every l to the right
         c[:, :, :, j : j + n].addcmul_(v[:, :, :, i : i + n], error.unsqueeze(2))  # V[i, k] e_ij for every k below
     return q
 

@@ -7,7 +7,7 @@ are swept side by side and the best goes on. Nothing here is tuned by gradient, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,20 +30,25 @@ class Metric:
     u: Tensor
     v: Tensor | None  # None: rows are rounded on their own
     damp: float
+    weight: Tensor | None = None  # of every column inside its cell; None for scalars
 
     @classmethod
-    def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP) -> Metric:
-        """From A [cols, cols] and G ([rows, rows], its diagonal, or None). Dead inputs weigh what damping gives."""
-        u, _, used = unit_upper(a, damp)
+    def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP, step: int = 1) -> Metric:
+        """From A [cols, cols] and G ([rows, rows], its diagonal, or None), for a grid that codes `step` columns at once.
+        Dead inputs weigh what damping gives."""
+        u, d, used = unit_upper(a, damp, step=step)
+        weight = None if step == 1 else d.diagonal(dim1=1, dim2=2).flatten().float()
         a = damped(a.double(), used).float()
         if g is None or g.ndim == 1:
-            return cls(a, g, u.float(), None, used)
+            return cls(a, g, u.float(), None, used, weight)
         v, _, under = unit_upper(g, damp)
-        return cls(a, damped(g.double(), under).float(), u.float(), v.float(), used)
+        return cls(a, damped(g.double(), under).float(), u.float(), v.float(), used, weight)
 
     def sweep(self, w: Tensor, grid: Any) -> Tensor:
         """Error feedback, on both sides where the factors allow."""
-        return feedback(w, grid, self.u) if self.v is None else feedback_two_sided(w, grid, self.u, self.v)
+        if self.v is None:
+            return feedback(w, grid, self.u, self.weight)
+        return feedback_two_sided(w, grid, self.u, self.v, self.weight)
 
     def damage(self, error: Tensor) -> Tensor:
         return damage(error, self.a, self.g)
@@ -91,16 +96,16 @@ def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | N
         return _without(good, w, grid, a, g, effort, sides)
     w = w.float()
     fit = grid.fit(w, a.diagonal())
-    metric = Metric.of(a, g)
+    metric = Metric.of(a, g, step=fit.step)
     if sides == 0:
-        values = nearest(w, fit)
+        values = nearest(w, fit, metric.a.diagonal())
         return Settled(values, fit, float(metric.damage(w - values)))
     if sides == 1:
-        metric = Metric(metric.a, g, metric.u, None, metric.damp)
+        metric = replace(metric, g=g, v=None)
     effort = Effort.for_bits(getattr(grid, "bits", 8)) if effort is None else effort
     best = _widest(w, fit, metric, effort)
     if effort.strong:
-        strong = Metric.of(a, g if sides == 2 else None, STRONG)
+        strong = Metric.of(a, g if sides == 2 else None, STRONG, fit.step)
         values = strong.sweep(w, best.grid)
         other = Settled(values, best.grid, float(metric.damage(w - values)))
         if other.damage < best.damage:

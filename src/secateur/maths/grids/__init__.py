@@ -6,6 +6,7 @@ Three axes stay apart: the grid (here), the rounder that decides which of its nu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,8 +27,13 @@ class Fitted(Protocol):
     """A grid with the scales of one matrix.
 
     `scale` and `zero` are spread over the matrix, [rows, cols] (or None), so that a rounder can cut them into tiles
-    alike; `snap(x, scale, zero)` is elementwise and gives values. `group` columns share a scale, and `step` columns are
-    coded together: 1 for scalars. `zeros` is the number type of fractional zero points, where the grid has them.
+    alike. `group` columns share a scale, and `step` columns are coded together: 1 for scalars. `zeros` is the number
+    type of fractional zero points, where the grid has them.
+
+    `snap(x, scale, zero)` gives values; it is elementwise for scalars. Where `step` columns make a cell, the last axis
+    of `x` holds whole cells (one, a row, what comes), `scale` lies over it alike, with one number in a cell, and each
+    cell gets the codebook entry nearest to it: `snap(x, scale, zero, weight)` with the squared errors of its parts
+    weighed by `weight`, which broadcasts over `x` (None: alike).
     """
 
     @property
@@ -41,7 +47,8 @@ class Fitted(Protocol):
     @property
     def step(self) -> int: ...
 
-    def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor: ...
+    # scalars need not take the weights: nobody hands them any
+    snap: Callable[..., Tensor]
 
     def codes(self, values: Tensor) -> Tensor:
         """Which number of the grid each of `values` is, as float32."""
