@@ -6,9 +6,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in one process a core, so each takes one thread.
 JOBS   ?= auto
 
-.PHONY: help demo test lint types tests claims clean
+.PHONY: help demo test lint types tests claims claims-today clean
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 demo: $(VENV)/.demo ## cut a small real model to a budget: no downloads but the packages, three minutes
 	$(BIN)/secateur demo
@@ -25,8 +25,11 @@ types: $(VENV)/.dev ## types
 tests: $(VENV)/.dev ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
-claims: $(VENV)/.dev ## what each method's card claims, measured anew: one row each in benchmarks/claims.csv
-	@set -e; for claim in $(basename $(notdir $(wildcard benchmarks/claims/*.py))); do $(BIN)/python -m benchmarks.claims.$$claim; done
+claims: $(VENV)/.dev ## what the cards claim, measured anew on all cores: benchmarks/claims.csv, and the cards' tables
+	PYTHONPATH=src $(BIN)/python -m benchmarks.claims
+
+claims-today: $(VENV)/.dev ## a few of them, in turn by the date, held against their rows
+	PYTHONPATH=src $(BIN)/python -m benchmarks.claims --today
 
 clean: ## forget the environment and the caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

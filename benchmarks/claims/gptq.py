@@ -2,16 +2,15 @@
 
     PYTHONPATH=src python -m benchmarks.claims.gptq
 
-Ratios of KL at equal bits, groups of 128; a seed draws the calibration windows. `one-sided` and `two-sided` are what
-`--round` calls so: the survey's statistics, scales refitted in their metric, errors fed back along one side or both.
+Ratios of KL at equal bits, groups of 128, on the linear layers of three of the model's blocks (the others stay as they
+are: it is a ratio, and takes a third of the time); a seed draws 32 calibration windows. `one-sided` and `two-sided` are
+what `--round` calls so: the survey's statistics, scales refitted in their metric, errors fed back on one side or both.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from torch import Tensor
 
@@ -20,18 +19,25 @@ from secateur.maths.grids.affine import Affine
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import settle
 from secateur.methods.quantize.gptq import GPTQ, gptq
+from secateur.model.factors import Factors
 
-GROUP, SEEDS = 128, 5
+GROUP, SEEDS, WINDOWS, BLOCKS = 128, 5, 32, (1, 4, 7)
+
+
+@cache
+def weights() -> dict[str, Tensor]:
+    inside = tuple(f".layers.{block}." for block in BLOCKS)
+    return {name: w for name, w in patient.small().weights().items() if any(part in name for part in inside)}
 
 
 @cache
 def grams(seed: int) -> dict[str, Tensor]:
-    return patient.small().grams(patient.small().draw(seed))
+    return patient.small().grams(patient.small().draw(seed)[:WINDOWS])
 
 
 @cache
-def factors(seed: int) -> dict[str, Any]:
-    return patient.small().factors(patient.small().draw(seed), seed)
+def factors(seed: int) -> dict[str, Factors]:
+    return patient.small().factors(patient.small().draw(seed)[:WINDOWS], seed)
 
 
 def _settled(seed: int, name: str, w: Tensor, grid: Affine, sides: int) -> Tensor:
@@ -39,12 +45,8 @@ def _settled(seed: int, name: str, w: Tensor, grid: Affine, sides: int) -> Tenso
     return settle(w, grid, one.a, one.g, sides=sides).values
 
 
-def _nearest(w: Tensor, grid: Affine) -> Tensor:
-    return nearest(w, grid.fit(w))
-
-
 ROUNDERS: dict[str, Callable[[int, str, Tensor, Affine], Tensor]] = {
-    "nearest": lambda seed, name, w, grid: _nearest(w, grid),
+    "nearest": lambda seed, name, w, grid: nearest(w, grid.fit(w)),
     "gptq": lambda seed, name, w, grid: gptq(w, grid, grams(seed)[name]).values,
     "act-order": lambda seed, name, w, grid: GPTQ(act_order=True)(w, grid, grams(seed)[name]).values,
     "one-sided": lambda seed, name, w, grid: _settled(seed, name, w, grid, 1),
@@ -54,17 +56,21 @@ ROUNDERS: dict[str, Callable[[int, str, Tensor, Affine], Tensor]] = {
 
 @cache
 def kl(rounder: str, bits: int, seed: int) -> float:
-    """KL of the model with every linear layer of its blocks rounded, nats per token."""
-    one, grid = patient.small(), Affine(bits, GROUP)
-    return one.kl({name: ROUNDERS[rounder](seed, name, w, grid) for name, w in one.weights().items()})
+    """KL of the model with these layers rounded, nats per token."""
+    grid = Affine(bits, GROUP)
+    return patient.small().kl({name: ROUNDERS[rounder](seed, name, w, grid) for name, w in weights().items()})
 
 
 #: who beats whom at how many bits
 QUESTIONS = (
-    [("gptq", "nearest", bits) for bits in (2, 3, 4)]
-    + [("act-order", "gptq", bits) for bits in (2, 3, 4)]
-    + [("one-sided", "gptq", bits) for bits in (2, 3, 4)]
-    + [("two-sided", "gptq", bits) for bits in (2, 3, 4)]
+    ("gptq", "nearest", 3),
+    ("gptq", "nearest", 2),
+    ("gptq", "nearest", 4),
+    ("act-order", "gptq", 3),
+    ("one-sided", "gptq", 2),
+    ("one-sided", "gptq", 3),
+    ("two-sided", "one-sided", 2),
+    ("two-sided", "one-sided", 3),
 )
 
 
@@ -76,6 +82,3 @@ if __name__ == "__main__":
             return kl(ours, bits, seed), kl(theirs, bits, 0 if theirs == "nearest" else seed)
 
         harness.claim("gptq", f"{ours} beats {theirs}, {bits} bits", trial, SEEDS, about=about)
-    for rounder in ROUNDERS:
-        row = [[kl(rounder, bits, seed) for seed in range(1 if rounder == "nearest" else SEEDS)] for bits in (2, 3, 4)]
-        print(rounder, [f"{sum(kls) / len(kls):.5f}" for kls in row], file=sys.stderr)

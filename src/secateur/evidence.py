@@ -45,7 +45,8 @@ class Claim:
     @property
     def number(self) -> str:
         """The effect with its interval: `0.641 [0.638, 0.643]`."""
-        return f"{self.effect:#.3g} [{self.low:#.3g}, {self.high:#.3g}]"
+        form = "#.4g" if abs(self.effect - 1) < 0.02 else "#.3g"  # so that one per thousand can be seen
+        return f"{self.effect:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 def shelf(path: str, packaged: str) -> Path:
