@@ -299,7 +299,7 @@ def _finish(
     files = disk.write(Finished(parts, pieces, case.units, edits), made)
     companions(case.checkpoint.folder, made)
     case.format.finish(made, case.checkpoint.config, Plan(edits, {}, 0.0, 0.0, 0.0), case.units)
-    written = sum(file.stat().st_size for file in files)
+    written = disk.priced(files)
     if written != quoted:
         raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")
     tell("writing", 1, 2)
@@ -310,7 +310,8 @@ def _finish(
     return {
         "format": case.format.name,
         "files": [file.name for file in files],
-        "bytes_on_disk": written,
+        "bytes_on_disk": sum((out / file.name).stat().st_size for file in files),
+        "bytes_priced": written,
         **verified,
     }
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.export import Format, find
-from secateur.export._write import layout_of, write_model
+from secateur.export import Finished, Format, Parts, find
+from secateur.export._write import layout_of
 from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
@@ -99,7 +99,7 @@ def cut_by_hand(
     empty = skeleton(checkpoint)
     body = anatomy(checkpoint, empty)
     network = load_block(checkpoint, body, "", empty)
-    form = find(name, checkpoint.config, body)
+    form = find(name, checkpoint.config, body, checkpoint)
     dtype = str(checkpoint.config.get("dtype") or "float32")
     plan = Plan({unit.name: choose(form, unit) for unit in body.units}, {}, 0.0, 0.0, 0.0)
     tensors, layouts, values = _rest(checkpoint, body), {}, {}
@@ -113,7 +113,10 @@ def cut_by_hand(
         layouts |= form.layout(unit, edit, dtype)
         tensors |= form.encode(unit, edit, coded, dtype)
     layouts |= {name: layout_of(tensor) for name, tensor in tensors.items() if name not in layouts}
-    write_model(out, layouts, tensors.__getitem__, stem=form.disk.stem)
+    parts = Parts(out / ".parts")
+    parts.save("all", tensors)
+    form.disk.write(Finished(parts, ("all",), body.units, plan.edits), out)
+    parts.clear()
     form.finish(out, checkpoint.config, plan, body.units)
     tokens = torch.arange(3, 27).reshape(2, 12)
     with torch.no_grad():

@@ -63,6 +63,10 @@ class Disk(Protocol):
         """Make files of the pieces, each whole or not at all: those that were priced."""
         ...
 
+    def priced(self, files: Sequence[Path]) -> int:
+        """What was quoted of those files, read from them: all bytes, or all but a graph that no price foresees."""
+        ...
+
     def files(self, folder: Path) -> list[Path]:
         """Those of a folder's files that `write` makes, whoever wrote them."""
         ...

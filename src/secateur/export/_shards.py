@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,9 @@ class Shards:
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         """One file, whose bytes are what was quoted, header included."""
         return finished.parts.stitch(finished.pieces, folder, shard=sys.maxsize, stem=self.stem)
+
+    def priced(self, files: Sequence[Path]) -> int:
+        return sum(file.stat().st_size for file in files)
 
     def files(self, folder: Path) -> list[Path]:
         return model_files(folder, self.stem)

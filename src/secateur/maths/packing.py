@@ -19,14 +19,14 @@ _CHUNK = 8 * 5 * 3 * 8192
 
 def packed_bytes(n: int, levels: int) -> int:
     """Bytes of `n` codes of `levels` levels, without gaps; the last byte is filled up with zeros."""
-    digits = _digits(levels)
-    return -(-n // digits) if digits else -(-n * _bits(levels) // 8)
+    digits = digits_of(levels)
+    return -(-n // digits) if digits else -(-n * bits_of(levels) // 8)
 
 
 def pack(codes: Tensor, levels: int) -> Tensor:
     """Codes 0 to levels - 1 (any shape, row after row) as uint8 bytes, the first code lowest."""
     flat = codes.reshape(-1).numpy()
-    encode = _digits_to_bytes if _digits(levels) else _bits_to_bytes
+    encode = _digits_to_bytes if digits_of(levels) else _bits_to_bytes
     parts = [encode(flat[at : at + _CHUNK], levels) for at in range(0, flat.size, _CHUNK)]
     return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, np.uint8))
 
@@ -34,7 +34,7 @@ def pack(codes: Tensor, levels: int) -> Tensor:
 def unpack(packed: Tensor, levels: int, n: int) -> Tensor:
     """The `n` codes in `packed`: int16, or int32 above 2^15 levels."""
     size = packed_bytes(_CHUNK, levels)
-    decode = _bytes_to_digits if _digits(levels) else _bytes_to_bits
+    decode = _bytes_to_digits if digits_of(levels) else _bytes_to_bits
     flat = packed.reshape(-1).numpy()
     parts = [decode(flat[at : at + size], levels) for at in range(0, flat.size, size)]
     kind = np.int16 if levels <= 1 << 15 else np.int32
@@ -88,26 +88,26 @@ def unpack_exponents(codes: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents)
 
 
-def _bits(levels: int) -> int:
+def bits_of(levels: int) -> int:
     return max(1, (levels - 1).bit_length())
 
 
-def _digits(levels: int) -> int:
+def digits_of(levels: int) -> int:
     """How many base-`levels` digits go into a byte, where that beats bits (3 levels: five, not four); otherwise 0."""
     digits = 0
     while levels ** (digits + 1) <= 256:
         digits += 1
-    return digits if digits > 8 // _bits(levels) else 0
+    return digits if digits > 8 // bits_of(levels) else 0
 
 
 def _bits_to_bytes(codes: np.ndarray, levels: int) -> np.ndarray:
     raw = codes.astype("<u1" if levels <= 256 else "<u4").reshape(-1, 1).view(np.uint8)
-    expanded = np.unpackbits(raw, axis=1, count=_bits(levels), bitorder="little")
+    expanded = np.unpackbits(raw, axis=1, count=bits_of(levels), bitorder="little")
     return np.packbits(expanded, bitorder="little")
 
 
 def _bytes_to_bits(raw: np.ndarray, levels: int) -> np.ndarray:
-    bits = _bits(levels)
+    bits = bits_of(levels)
     n = raw.size * 8 // bits
     expanded = np.unpackbits(raw, count=n * bits, bitorder="little").reshape(n, bits)
     packed = np.packbits(expanded, axis=1, bitorder="little").astype(np.int64)
@@ -115,11 +115,11 @@ def _bytes_to_bits(raw: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _digits_to_bytes(codes: np.ndarray, levels: int) -> np.ndarray:
-    digits = _digits(levels)
+    digits = digits_of(levels)
     padded = np.zeros((-(-codes.size // digits), digits), np.int64)
     padded.reshape(-1)[: codes.size] = codes
     return (padded @ levels ** np.arange(digits)).astype(np.uint8)
 
 
 def _bytes_to_digits(raw: np.ndarray, levels: int) -> np.ndarray:
-    return (raw[:, None].astype(np.int64) // levels ** np.arange(_digits(levels)) % levels).reshape(-1)
+    return (raw[:, None].astype(np.int64) // levels ** np.arange(digits_of(levels)) % levels).reshape(-1)

@@ -100,6 +100,7 @@ def _beyond(about: Mapping[str, Any]) -> str:
 
 def _open(folder: str | Path) -> Checkpoint:
     """As `open_checkpoint`, for packed weights under their own name as well."""
+    _refuse_graphs(Path(folder))
     packed = sorted(file for file in Path(folder).glob("packed*") if _PACKED.fullmatch(file.name))
     if not packed or not (Path(folder) / "config.json").exists():
         return open_checkpoint(folder, quantized=True)
@@ -109,6 +110,18 @@ def _open(folder: str | Path) -> Checkpoint:
     if expected and len(packed) != int(expected):
         raise ModelError(f"{folder} holds {len(packed)} of {int(expected)} packed files", "copy the missing ones")
     return Checkpoint(Path(folder), config, entries)
+
+
+def _refuse_graphs(folder: Path) -> None:
+    """ModelError for a folder of ours whose weights are inside a graph."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    except (OSError, ValueError, AttributeError):
+        return  # what is wrong with it is said where it is read
+    form = about.get("format") if about.get("quant_method") == "secateur" else None
+    if form in ("torch-export", "onnx"):
+        hint = "its loss is in secateur.json beside it; measure the model that it was cut from, or a `packed` one"
+        raise ModelError(f"{folder} holds a model as {form}, which is run, not read", hint)
 
 
 def read_model(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
