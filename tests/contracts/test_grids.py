@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from secateur.maths.grids.blocks import SCALARS
+from secateur.maths.grids.codebooks import BOOKS
 from secateur.maths.packing import pack, unpack
 from secateur.parts import edits
 from secateur.parts.edits.ggml import Ggml
@@ -19,7 +20,7 @@ ROWS, COLS = 6, 768
 FP8 = {"symmetric": False, "scale": "fp8", "zero": "fp8"}
 #: what to try of each edit that needs knobs or has some worth turning
 KNOBS = {
-    "ggml": [{"kind": kind} for kind in SCALARS],
+    "ggml": [{"kind": kind} for kind in (*SCALARS, *BOOKS)],
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},

@@ -34,7 +34,7 @@ class Metric:
 
     @classmethod
     def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP, step: int = 1) -> Metric:
-        """From A [cols, cols] and G ([rows, rows], its diagonal, or None), for a grid that codes `step` columns at once.
+        """From A [cols, cols] and G ([rows, rows], its diagonal, or None), on grids that code `step` columns at once.
         Dead inputs weigh what damping gives."""
         u, d, used = unit_upper(a, damp, step=step)
         weight = None if step == 1 else d.diagonal(dim1=1, dim2=2).flatten().float()

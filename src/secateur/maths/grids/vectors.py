@@ -1,0 +1,285 @@
+"""The vector block types of ggml (IQ3_S to IQ2_XXS): four or eight weights share an entry of a codebook.
+
+Entries hold magnitudes, signs stand beside them: a bit for each, or seven bits for eight weights, of which an even
+number is negative then. A cell is all that is chosen together, `step` weights: the nearest entry for it, in a metric
+that weighs its parts, is found by one matrix product with the whole codebook.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import Coded
+from .blocks import row_bytes
+from .codebooks import BLOCK, BOOKS, Book, pack
+
+#: numbers in one table of distances: what a cache holds (16 times as many take twice as long)
+CHUNK = 2**19
+#: scales to try for numbers that are free of the codebook, as shares of a group's root mean square over the book's
+SHARES = tuple(0.6 + 0.1 * k for k in range(12))
+#: factors for 256 weights to try, as shares of the one that makes the largest scale the largest number there is
+FACTORS = tuple(0.75 + 0.025 * k for k in range(23))
+
+
+@dataclass(frozen=True)
+class FittedVectors:
+    """`scale` [rows, cols] is what a float16 number for 256 weights and whole numbers for groups of them can make.
+
+    `heed` [rows or 1, groups] says how much the weights of each group matter: other scales are held so that the groups
+    that matter most come nearest.
+    """
+
+    book: Book
+    scale: Tensor
+    heed: Tensor
+    zero: None = None
+    zeros: None = None
+
+    @property
+    def group(self) -> int:
+        return self.book.group
+
+    @property
+    def step(self) -> int:
+        return self.book.step
+
+    def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """Every cell along the last axis on its nearest entry, with the errors of its parts weighed by `weight`."""
+        cells, step = x.reshape(-1, self.step), self.step
+        scales = scale.expand(x.shape).reshape(-1, step)[:, :1]
+        weights = None if weight is None else weight.expand(x.shape).reshape(-1, step)
+        nearest = _Nearest(self.book, x.device, weighted=weight is not None)
+        out, n = torch.empty_like(cells), nearest.chunk
+        for at in range(0, len(cells), n):
+            some = slice(at, at + n)
+            out[some] = nearest(cells[some], scales[some], None if weights is None else weights[some])
+        return out.view(x.shape)
+
+    def codes(self, values: Tensor) -> Tensor:
+        """The signed magnitudes; zero where a block is nothing but zeros."""
+        return (values / self.scale).round()
+
+    def rescaled(self, scale: Tensor, shift: Tensor | None = None) -> FittedVectors:
+        """The same grid with scales near these [rows, groups], as the file can hold them."""
+        return held(self.book, scale, self.heed)
+
+    def code(self, values: Tensor) -> Coded:
+        book, rows = self.book, len(values)
+        codes = self.codes(values).view(-1, BLOCK)
+        nothing = (codes == 0).all(1)  # zeros are on no grid; a block of them is one whose d is zero
+        sizes = torch.where(nothing[:, None], book.table[0, 0].to(codes), codes.abs())
+        entries = book.index(sizes.view(len(codes), -1, book.wide))
+        signs = ((codes < 0).view(-1, 32, 8) << torch.arange(8, device=codes.device)).sum(-1)
+        d, odd = _factors(book, self.scale[:, :: self.group].reshape(len(codes), -1))
+        blocks = pack(book, entries, signs, (odd.long() - 1) // 2, torch.where(nothing, 0, d).half())
+        return Coded(codes.view_as(values) * self.scale, {"blocks": blocks.view(rows, -1)})
+
+
+class _Nearest:
+    """The nearest entries: |x - s m|^2 is least where x m - s m^2 / 2 is largest, one product for the whole book."""
+
+    def __init__(self, book: Book, device: torch.device, weighted: bool):
+        table = book.table.to(device)
+        norm = -0.5 * table.square()
+        self.book, self.table = book, table
+        self.product = torch.cat([table, norm if weighted else norm.sum(1, keepdim=True)], 1).T.contiguous()
+        self.chunk = max(1, CHUNK // (len(table) * book.step // book.wide))
+
+    def __call__(self, x: Tensor, s: Tensor, weight: Tensor | None) -> Tensor:
+        """Values of cells [n, step] with scales [n, 1]."""
+        sign = torch.where(x < 0, -1.0, 1.0)
+        if self.book.even:
+            sign = self._made_even(x, sign, weight)
+        wide = self.book.wide
+        # an entry fits what its signs make of x: where a sign was turned that is negative, and a small one is best
+        want, s = (x * sign).view(-1, wide), s.expand_as(x).reshape(-1, wide)
+        if weight is None:
+            parts = torch.cat([want, s[:, :1]], 1)
+        else:
+            weight = weight.reshape(-1, wide)
+            parts = torch.cat([want * weight, s * weight], 1)
+        return self.table.index_select(0, _largest(parts @ self.product)).mul_(s).view_as(x).mul_(sign)
+
+    def _made_even(self, x: Tensor, sign: Tensor, weight: Tensor | None) -> Tensor:
+        """Where an odd number of signs is negative the one is turned that costs least, about |x| times its weight."""
+        size = x.abs() if weight is None else x.abs() * weight
+        least = torch.zeros_like(x).scatter_(1, size.argmin(1, keepdim=True), 1.0)
+        odd = sign.prod(1, keepdim=True) < 0
+        return torch.where(odd & (least > 0), -sign, sign)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Where each row of [n, m] is largest: `argmax`, by columns of a fold, which on CPUs is twice as fast or faster."""
+    folded = x.view(len(x), 16, -1)
+    column = folded.amax(1).argmax(1)
+    row = folded.gather(2, column[:, None, None].expand(-1, 16, 1)).squeeze(2).argmax(1)
+    return row * folded.shape[2] + column
+
+
+def held(book: Book, scale: Tensor, heed: Tensor) -> FittedVectors:
+    """The grid with scales near these [rows, groups]: those d and whole numbers that miss them least."""
+    rows, groups = scale.shape
+    want = scale.abs().view(rows, -1, BLOCK // book.group)
+    d, odd = _nearest_factors(book, want, heed.expand(rows, groups).reshape(want.shape))
+    return _made(book, d, odd, heed)
+
+
+def _odd(x: Tensor, book: Book) -> Tensor:
+    """The nearest odd number, 1 to 2 n_scales - 1."""
+    return ((x - 1) / 2).round_().clamp_(0, book.n_scales - 1).mul_(2).add_(1)
+
+
+def _factors(book: Book, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """d [blocks] and odd numbers [blocks, groups] that `scale` [blocks, groups] was made of, or others that make it."""
+    top = scale.amax(1)
+    d, odd, seen = torch.zeros_like(top), torch.ones_like(scale), torch.zeros_like(top, dtype=torch.bool)
+    for largest in range(2 * book.n_scales - 1, 0, -2):
+        unit = _half(top * book.unit / largest)
+        near = _odd(scale * book.unit / unit[:, None], book)
+        makes = (unit[:, None] * near / book.unit == scale).all(1) & ~seen
+        d, odd, seen = torch.where(makes, unit, d), torch.where(makes[:, None], near, odd), seen | makes
+    assert bool(seen.all()), "scales that no file can hold"
+    return d, odd
+
+
+def _nearest_factors(book: Book, want: Tensor, heed: Tensor) -> tuple[Tensor, Tensor]:
+    """d [rows, blocks] and odd numbers [rows, blocks, groups] whose products come nearest to `want`, a positive one."""
+    top = want.amax(-1) / (2 * book.n_scales - 1)
+    best = torch.full_like(top, torch.inf)
+    d, odd = torch.ones_like(top), torch.ones_like(want)
+    for share in FACTORS:
+        unit = _half(share * top * book.unit)
+        near = _odd(want * book.unit / unit[..., None], book)
+        miss = (heed * (unit[..., None] / book.unit * near - want).square()).sum(-1)
+        better = miss < best
+        best, d = torch.where(better, miss, best), torch.where(better, unit, d)
+        odd = torch.where(better[..., None], near, odd)
+    return d, odd
+
+
+def _half(x: Tensor) -> Tensor:
+    """Float16 numbers above zero, as float32."""
+    info = torch.finfo(torch.float16)
+    return x.clamp(info.smallest_normal / 1024, info.max).half().float()
+
+
+def _made(book: Book, d: Tensor, odd: Tensor, heed: Tensor) -> FittedVectors:
+    scale = (d[..., None] * odd / book.unit).flatten(1)
+    return FittedVectors(book, scale.repeat_interleave(book.group, 1), heed)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One matrix, to be coded with many scales. Numbers of groups are [rows, groups]."""
+
+    book: Book
+    x: Tensor
+    weight: Tensor | None
+    energy: Tensor
+
+    @classmethod
+    def of(cls, book: Book, x: Tensor, weight: Tensor | None) -> _Search:
+        if weight is not None:  # what nobody hears is fitted all the same
+            weight = weight.float().expand_as(x)
+            weight = weight + 1e-8 * weight.mean(1, keepdim=True).clamp_min(1e-30)
+        return cls(book, x, weight, _grouped(x * x, weight, book))
+
+    def free(self) -> tuple[Tensor, Tensor]:
+        """The scales that would suit without a codebook, each weight on its nearest magnitude, and how they matter."""
+        book, size = self.book, self.x.abs()
+        levels = book.table.unique().to(size)
+        total = _grouped(torch.ones_like(size), self.weight, book).clamp_min(1e-30)
+        spread = (self.energy / total).sqrt().clamp_min(1e-30) / book.table.square().mean().sqrt().item()
+        least, best = torch.full_like(spread, torch.inf), spread
+        for share in SHARES:
+            ratio = size / (share * spread).repeat_interleave(book.group, 1)
+            codes = levels[torch.bucketize(ratio, (levels[1:] + levels[:-1]) / 2)]
+            suits, matters = self._suiting(size, codes)
+            error = self.energy - suits * suits * matters
+            better = error < least
+            least, best = torch.where(better, error, least), torch.where(better, suits, best)
+        return best, total
+
+    def __call__(self, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """With these scales: the error, the scale that suits the entries found best, and how much it matters."""
+        spread = scale.repeat_interleave(self.book.group, 1)
+        codes = FittedVectors(self.book, spread, scale).snap(self.x, spread, None, self.weight) / spread
+        suits, matters = self._suiting(self.x, codes)
+        return self.energy + (scale - 2 * suits) * scale * matters, suits, matters
+
+    def _suiting(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Least squares: the scales that fit `codes` to `x` best, and the curvature of the error in them."""
+        matters = _grouped(codes * codes, self.weight, self.book).clamp_min(1e-30)
+        return (_grouped(x * codes, self.weight, self.book) / matters).clamp_min(1e-30), matters
+
+
+def _grouped(x: Tensor, weight: Tensor | None, book: Book) -> Tensor:
+    """Weighted sums over groups: [rows, groups]."""
+    return (x if weight is None else x * weight).view(len(x), -1, book.group).sum(-1)
+
+
+def _refined(book: Book, d: Tensor, odd: Tensor, search: _Search) -> FittedVectors:
+    """Every odd number [rows, blocks, groups] against its neighbours, then d against the one that suits the entries."""
+    unit = d[..., None] / book.unit
+    least, best, along, heed = torch.full_like(odd, torch.inf), odd, odd, odd
+    for step in (0, -2, 2):
+        tried = (odd + step).clamp(1, 2 * book.n_scales - 1)
+        error, suits, matters = (t.view_as(odd) for t in search((unit * tried).flatten(1)))
+        better = error < least
+        least, best = torch.where(better, error, least), torch.where(better, tried, best)
+        along, heed = torch.where(better, suits * matters, along), torch.where(better, matters, heed)
+    other = _half(book.unit * (along * best).sum(-1) / (heed * best * best).sum(-1).clamp_min(1e-30))
+    error = search((other[..., None] / book.unit * best).flatten(1))[0].view_as(odd)
+    d = torch.where(error.sum(-1) < least.sum(-1), other, d)
+    return _made(book, d, best, heed.flatten(1))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The grid of one vector type, by its name."""
+
+    kind: str
+
+    @property
+    def book(self) -> Book:
+        return BOOKS[self.kind]
+
+    @property
+    def bits(self) -> int:
+        """About how many bits a weight gets, in the words of those who decide how hard to try."""
+        return int(self.kind[2])
+
+    def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedVectors:
+        """Scales that keep the weighted squared error small.
+
+        For each group the scale that would suit if every weight had its nearest magnitude; a little below and above it
+        the entries are found and the scale that suits them. These as the file can hold them, then each whole number
+        against its neighbours, and d once more. The codebook is searched six times.
+        """
+        if w.shape[1] % BLOCK:
+            raise ValueError(f"rows of {w.shape[1]} weights are not whole blocks of {BLOCK}")
+        search = _Search.of(self.book, w.float(), weight)
+        want, heed = search.free()
+        least, best = torch.full_like(want, torch.inf), want
+        for scale in (0.94 * want, 1.06 * want):
+            _, suits, matters = search(scale)
+            error = search.energy - suits * suits * matters
+            better = error < least
+            least, heed = torch.where(better, error, least), torch.where(better, matters, heed)
+            best = torch.where(better, suits, best)
+        blocks = (len(w), -1, BLOCK // self.book.group)
+        return _refined(self.book, *_nearest_factors(self.book, best.view(blocks), heed.view(blocks)), search)
+
+    def payload_bits(self, rows: int, cols: int) -> float:
+        return 8.0 * rows * row_bytes(self.kind, cols)
+
+
+def decode(kind: str, blocks: Tensor) -> Tensor:
+    """What every reader makes of uint8 `blocks` [rows, bytes]: float32 [rows, cols]."""
+    from gguf import GGMLQuantizationType, quants
+
+    values = quants.dequantize(blocks.cpu().numpy(), GGMLQuantizationType[kind.upper()])
+    return torch.from_numpy(values).to(blocks.device)
