@@ -4,15 +4,17 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from secateur.page import LISTED
 from secateur.parts.edits import parse
 from secateur.parts.menus import save_menu, save_plan
 from secateur.pictures import COLUMNS, Row, depth
 from secateur.report import report
+from secateur.tables import LISTED
 from secateur.types import Matrix, Menu, Plan, PlanError, Unit
 
 EDITS = ("int(bits=2, group=64)", "int(bits=4, group=64)", "keep()")
@@ -142,11 +144,14 @@ def test_nothing_comes_from_outside_and_names_are_only_names(out):
     save_menu(small_menu(), out / "menu")
     page = report(out)
     source, read_back = page.read_text(), read(page)
-    assert not re.search(r"https?:|//|@import|url\(", source)
-    assert not [tag for tag, attrs in read_back.tags if {"src", "href"} & set(attrs)]
-    assert {tag for tag, _ in read_back.tags}.isdisjoint({"b", "model", "link", "img", "iframe", "object"})
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|WebSocket|innerHTML|insertAdjacent", source)
+    assert not [tag for tag, attrs in read_back.tags if "src" in attrs or ("href" in attrs and tag != "a")]
+    assert "default-src 'none'" in source
+    assert {tag for tag, _ in read_back.tags}.isdisjoint({"model", "link", "img", "iframe", "object", "b"})
     assert "layers.0.<b>proj" in read_back.text
     assert any("layers.0.<b>proj" in title for title in read_back.words)
+    told = json.loads(source.partition('id="data">')[2].partition("</script>")[0])
+    assert told["units"][0][0] == "layers.0.<b>proj" and "<b>" not in source
     assert page.stat().st_size < 100_000
 
 
@@ -154,7 +159,7 @@ def test_a_machine_without_eyes_is_told_as_much(out):
     save_menu(small_menu(), out / "menu")
     page = read(report(out))
     pictures = [attrs for attrs in page.every("svg") if attrs.get("aria-hidden") != "true"]
-    assert len(pictures) == 2 and all(one["role"] == "img" and one["aria-label"] for one in pictures)
+    assert len(pictures) == 3 and all(one["role"] == "img" and one["aria-label"] for one in pictures)
     regions = [attrs for _, attrs in page.tags if attrs.get("role") == "region"]
     assert len(regions) == 3 and all(one["tabindex"] == "0" and one["aria-label"] for one in regions)
     assert dict(page.tags)["html"]["lang"] == "en"
@@ -170,20 +175,22 @@ def test_columns_are_as_tall_as_their_price_and_other_budgets_are_drawn(out, pla
     save_menu(small_menu(), out / place)
     page = read(report(out))
     tall = [float(rect["height"]) for rect in page.every("rect") if "x" in rect]
+    assert [rect["data-u"] for rect in page.every("rect") if "x" in rect] == ["0", "1", "2"]
     assert tall[1] / tall[0] == pytest.approx(4.25 / 2.25, rel=0.01)
     assert tall[2] > tall[1] and len(page.every("rect", "kept")) == 1
     line = [point.split(",") for point in page.every("polyline")[0]["points"].split()]
     assert [float(x) for x, _ in line] == sorted(float(x) for x, _ in line)
     assert [float(y) for _, y in line] == sorted(float(y) for _, y in line), "more bits, less damage: down the page"
-    inside = [attrs for attrs in page.every("circle", "ours") if float(attrs["cx"]) > 20]
-    assert len(inside) == 1 and len(page.every("path", "measured")) == 2  # in the picture and in its key
+    inside = [attrs for attrs in page.every("circle", "ours") if "data-at" in attrs]
+    assert len(inside) == 1
+    assert len(page.every("path", "measured")) == 3  # beside what was expected, in the frontier, and in its key
 
 
 def test_the_table_adds_up_to_the_file_and_to_what_was_expected(out):
     save_menu(small_menu(), out / "menu")
     page = report(out).read_text()
-    body = page.partition('<table class="sorts">')[2].partition("</table>")[0]
-    rows = re.findall(r"<tr>(<td>.*?)</tr>", body)
+    body = page.partition('<table class="sorts" id="units">')[2].partition("</table>")[0]
+    rows = re.findall(r'<tr data-u="\d">(<td>.*?)</tr>', body)
     assert len(rows) == 3
     cells = [re.findall(r'data-v="([^"]*)"', row) for row in rows]  # block, weights, bits, bytes, damage
     assert [float(row[-3]) for row in cells] == [2.25, 4.25, 16.0]
@@ -191,11 +198,56 @@ def test_the_table_adds_up_to_the_file_and_to_what_was_expected(out):
     assert sum(float(row[-1]) for row in cells) == pytest.approx(RESULT["damage_predicted"])
 
 
+def known(page) -> dict:
+    """What the page's script is told."""
+    return json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_the_slider_has_a_plan_for_every_budget_and_the_run_among_them(out):
+    menu = small_menu()
+    save_menu(menu, out / "menu")
+    told = known(report(out))
+    plans, edits = told["plans"], told["edits"]
+    assert [plan["bits"] for plan in plans] == sorted(plan["bits"] for plan in plans)
+    assert [edits[e] for e in plans[told["ours"]]["choice"]] == list(CHOSEN.values())
+    assert plans[0]["bits"] == 2.25 and plans[-1]["bits"] == pytest.approx(RESULT["spent"]["bits_per_weight"])
+    for plan in plans[:-1]:
+        spent = sum(told["bytes"][u][e] for u, e in enumerate(plan["choice"]))
+        assert spent + told["fixed"] == plan["bytes"]
+        assert sum(told["damage"][u][e] for u, e in enumerate(plan["choice"])) == pytest.approx(plan["damage"])
+        assert plan["floor"] <= plan["damage"]
+    assert told["before"] == [[64 * 64 * 2 + 100]] * 3
+    assert told["units"][1] == ["layers.1.proj", "linear", 1, 4096, [["layers.1.proj.weight", 64, 64]]]
+
+
+def test_where_the_bytes_went_adds_up_to_the_file(out):
+    save_menu(small_menu(), out / "menu")
+    page = report(out).read_text()
+    body = page.partition("Where the bytes went")[2].partition("</table>")[0]
+    shares = [float(share) for share in re.findall(r'<td class="share" data-v="([^"]*)"><?[^<]*<i', body)]
+    assert len(shares) == 3 * 2 and sum(shares[0::2]) == pytest.approx(1, abs=1e-5)
+    assert f"{64 * 64 * (2.25 + 4.25 + 16) / 8 + 300:,.0f}" in body
+
+
+def test_the_papers_that_a_run_stands_on(out):
+    text = read(report(out)).text
+    assert "Shoham and Gersho" in text and "arXiv 2210.17323" in text and "BAQ" not in text
+    plain = RESULT | {"again": "secateur cut m --data t --budget 3 --round nearest --allocate baq -o out"}
+    text = read(report(out, plain)).text
+    assert "arXiv 2506.05664" in text and "Shoham" not in text and "2210.17323" not in text
+
+
+def test_the_command_comes_as_a_recipe_too(out):
+    text = read(report(out, RESULT | {"again": "secateur cut m --data 't x.txt' --budget '3 bits/weight' -o o"})).text
+    assert "data: t x.txt budget: 3 bits/weight out: o" in text
+    assert "as a recipe" not in read(report(out, RESULT | {"again": "secateur cut 'm"})).text
+
+
 def test_a_measured_damage_below_zero_is_said_and_not_drawn(out):
     save_menu(small_menu(), out / "menu")
     (out / "secateur.json").write_text(json.dumps(RESULT | {"damage_measured": -0.001}))
     page = read(report(out))
-    assert len(page.every("path", "measured")) == 1
+    assert len(page.every("path", "measured")) == 2
     assert "below zero, so not in the picture" in page.text
 
 
@@ -293,3 +345,15 @@ def test_units_without_a_block_stand_at_the_ends():
     rows += [Row("emb", "keep()", "embedding", None, 10, 16.0), replace(rows[1], name="x.0.q", block=0)]
     titles = re.findall(r"<title>([^:]*):", depth(rows, 2.0))
     assert titles == ["emb", "x.0.q", "x.1.q", "head"]
+
+
+def test_figures_stand_alone(out, tmp_path, secateur):
+    save_menu(small_menu(), out / "menu")
+    done = secateur("report", out, "--figures", tmp_path / "figures", "--json")
+    files = json.loads(done.stdout)["figures"]
+    assert [Path(file).stem for file in files] == ["bits-by-depth", "frontier", "predicted-and-measured"]
+    for file in files:
+        root = ElementTree.parse(file).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.get("width")) > 0
+        style = root.find("{http://www.w3.org/2000/svg}style").text
+        assert "var(" not in style and "#2d6a4f" in style

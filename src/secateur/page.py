@@ -1,36 +1,44 @@
-"""The page of the report: what was asked and what came out, its pictures, every unit, and how to do it again."""
+"""The page of the report: what was asked and what came out, its pictures, every unit, and how to do it again.
+
+Everything that it says stands in it as plain HTML and SVG; `page.js` adds the budget's slider, the map of the network,
+sorting and searching. Nothing is loaded from anywhere. Why no plotting library: `docs/log.md`, 2026-11-25.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from secateur import pictures, words
-from secateur.pictures import Point, Row
-from secateur.types import BudgetError
+from secateur import again, pictures, tables, words
+from secateur.frontier import Point, curve, data, ours
 
 if TYPE_CHECKING:
+    from secateur.catalogue import Method
     from secateur.report import Run
-    from secateur.types import Menu
-
-#: how many budgets the curve is planned for, and how many units the table lists at most
-BUDGETS, LISTED = 15, 2000
 
 
 def draw(run: Run) -> str:
     """The whole page, as HTML."""
     name = Path(str(run.result.get("model") or run.about.get("model") or "")).name or "a model"
     title = f"{name}, cut to {run.asked}" if run.asked else f"{name}, cut"
-    parts = [f"<h1>{escape(title)}</h1>", _lead(run), _tiles(run), _facts(run)]
-    parts += [_depth(run), _frontier(run), _units(run), _left_alone(run), _again(run), _footer(run)]
+    points, mine = curve(run.menu) if run.menu else [], ours(run)
+    known = data(run.menu, points, mine)
+    parts = [f"<header><h1>{escape(title)}</h1>", _lead(run), "</header>", _tiles(run), _agreement(run), _facts(run)]
+    parts += [tables.went(run), _budget(run, points, mine, known), _depth(run, known), tables.units(run), "</section>"]
+    parts += [_left_alone(run)]
+    parts += [_again(run), _papers(run), _footer(run)]
     body = "\n".join(part for part in parts if part)
-    return Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8")).substitute(
-        title=escape(title), body=body
+    here = Path(__file__)
+    style, script = (here.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
+    # a name may hold `</script>`; inside JSON, `<` can be written otherwise
+    told = json.dumps(known, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return Template(here.with_suffix(".html").read_text(encoding="utf-8")).substitute(
+        title=escape(title), body=body, style=style, script=script, data=told
     )
 
 
@@ -121,8 +129,23 @@ def _list(facts: Mapping[str, str]) -> str:
     return f"<dl>{drawn}</dl>" if facts else ""
 
 
-def _depth(run: Run) -> str:
-    drawn = pictures.depth(run.rows, run.spent.get("bits_per_weight"))
+def _agreement(run: Run) -> str:
+    floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
+    drawn = pictures.agreement(run.planned, run.measured, floor)
+    if not drawn:
+        return ""
+    return (
+        "<h2>Predicted against measured</h2>"
+        "<p class=soft>The rise of the loss in nats per token: as the survey expected it before anything was cut, and "
+        "as it was found on text held back. Bars are standard errors; the dotted line is the proven floor of any "
+        "plan.</p>"
+        f'<figure data-name="predicted-and-measured" style="max-width:44rem">{drawn}</figure>'
+    )
+
+
+def _depth(run: Run, known: Mapping) -> str:
+    room = max((8 * min(filter(None, row), default=0) / unit[3] for row, unit in _rich(known)), default=0.0)
+    drawn = pictures.depth(run.rows, run.spent.get("bits_per_weight"), min(room, 8.5))
     if not drawn:
         return ""
     keys = "".join(
@@ -139,46 +162,30 @@ def _depth(run: Run) -> str:
         "<h2>Bits of every unit, from the input to the output</h2>"
         "<p class=soft>A column is as wide as the unit has weights and as tall as the bits of one weight: its area is "
         f"what it takes in the file. The line across is the mean.{kept}</p><ul class=key>{keys}</ul>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="bits of every unit">{drawn}</div>'
+        f'<figure data-name="bits-by-depth"><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="bits of every unit">{drawn}</div></figure>'
     )
 
 
-def curve(menu: Menu) -> list[Point]:
-    """The best plan at budgets from the cheapest to the dearest that still costs something, evenly in ratio."""
-    import numpy as np
-
-    from secateur.cut import plan
-    from secateur.parts.allocate import spent
-
-    if "payload" not in menu.cost:
+def _rich(known: Mapping) -> list[tuple[list, list]]:
+    """What the units get in the richest plan that the slider reaches, for the picture's scale."""
+    if not known:
         return []
-    offered = np.isfinite(menu.damage) & np.isfinite(menu.cost["payload"])
-    least = np.where(offered, menu.cost["payload"], np.inf).argmin(1)
-    most = np.where(offered & (menu.damage > 0), menu.cost["payload"], -np.inf).argmax(1)
-    low, high = (spent(menu, np.asarray(edits))["bits_per_weight"] for edits in (least, most))
-    found = []
-    for bits in np.geomspace(low * (1 + 1e-9), max(high, low), BUDGETS):
-        try:
-            (one,) = plan(menu, [f"{bits:.9f} bits/weight"])
-        except BudgetError:  # rounded to below the cheapest plan
-            continue
-        spends = one.spent
-        found.append(Point(spends["bits_per_weight"], spends.get("bytes"), one.damage, one.error, one.bound))
-    return list({point.bits: point for point in found}.values())
+    choice = known["plans"][-1]["choice"]
+    cut = [u for u, e in enumerate(choice) if not known["edits"][e].startswith("keep")]
+    return [([known["payload"][u][choice[u]]], known["units"][u]) for u in cut]
 
 
-def _frontier(run: Run) -> str:
-    points = curve(run.menu) if run.menu else []
-    bits = run.spent.get("bits_per_weight")
-    ours = None
-    if run.planned and bits:
-        ours = Point(bits, run.spent.get("bytes"), *run.planned, run.planned[0])
-    drawn = pictures.frontier(points, ours, run.measured)
+def _budget(run: Run, points: Sequence[Point], mine: Point | None, known: Mapping) -> str:
+    """The frontier, with a slider that shows the plan at each of its points, and the map of the network.
+
+    Begins the section in which the slider stays in sight."""
+    drawn = pictures.frontier(points, mine, run.measured)
     if not drawn:
-        return ""
+        return "<section>"
     ring = '<svg viewBox="0 0 14 14" aria-hidden="true">'
     keys = f"<li>{ring}<circle class=dot cx=7 cy=7 r=3 /></svg>the best plan at other budgets</li>"
-    keys += f"<li>{ring}<circle class=ours cx=7 cy=7 r=5.5 /></svg>this plan, expected</li>" if ours else ""
+    keys += f"<li>{ring}<circle class=ours cx=7 cy=7 r=5.5 /></svg>this plan, expected</li>" if mine else ""
     if run.measured:
         beside = "" if run.measured[0] > 0 else ": below zero, so not in the picture"
         keys += f'<li>{ring}<path class=measured d="M7 2l5 5l-5 5l-5 -5z"/></svg>this plan, measured{beside}</li>'
@@ -188,43 +195,52 @@ def _frontier(run: Run) -> str:
         for p in points
     )
     head = "<tr><th>bits per weight</th><th>bytes</th><th>damage expected</th><th>proven floor</th></tr>"
+    bar, side, area = (_bar(), _side(run), _map()) if known else ("", "", "")
     return (
-        "<h2>What other budgets would cost</h2><p class=soft>The rise of the loss in nats per token, as the survey "
-        "expects it; lines are standard errors. Each was planned in a blink: <code>secateur plan</code>.</p>"
-        f'<ul class=key>{keys}</ul><div class="scroll" tabindex="0" role="region" aria-label="damage and budget">'
-        f"{drawn}</div><details><summary>the same as a table</summary><table><thead>{head}</thead>"
-        f"<tbody>{listed}</tbody></table></details>"
+        '<section aria-label="the plan, and those for other budgets"><h2>What other budgets would cost</h2>'
+        "<p class=soft>The rise of the loss in nats per token, as the survey "
+        "expects it; lines are standard errors. Each was planned in a blink: <code>secateur plan</code>."
+        f"{' The slider shows the plan at each point, here and in everything below.' * bool(known)}</p>"
+        f'{bar}<div class="two"><figure id="frontier" data-name="frontier">'
+        f"{drawn}<ul class=key>{keys}</ul></figure>{side}</div><details><summary>the same as a table</summary>"
+        f'<div class="scroll"><table><thead>{head}</thead><tbody>{listed}</tbody></table></div></details>{area}'
     )
 
 
-def _units(run: Run) -> str:
-    """All units and what they got; a few lines of script sort it."""
-    rows, more = pictures.by_depth(run.rows), ""
-    if not rows:
-        return ""
-    if len(rows) > LISTED:
-        rows = sorted(rows, key=lambda row: -(row.damage or 0.0))[:LISTED]
-        more = f" These are the {LISTED:,} of {len(run.rows):,} that are expected to damage most."
-    names = {"unit": "w", "kind": "w", "block": "", "weights": "", "bits": "", "bytes": "", "damage": "", "edit": "w"}
-    head = "".join(f'<th scope="col"{f" class={dress}" * bool(dress)}>{name}</th>' for name, dress in names.items())
-    body = "".join(_unit(row) for row in rows)
+def _bar() -> str:
     return (
-        "<h2>Unit by unit</h2><p class=soft>Damage is each unit's share of what was expected of the plan, in nats per "
-        f"token.{more} A column's name sorts by it.</p>"
-        '<div class="scroll tall" tabindex="0" role="region" aria-label="unit by unit">'
-        f'<table class="sorts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<div class="bar live"><label for="budget" id="said">the budget</label>'
+        '<div class="track"><input type="range" id="budget" min="0" max="1" step="1"></div>'
+        '<button type="button" class="button" id="back">back to this plan</button></div>'
     )
 
 
-def _unit(row: Row) -> str:
-    def cell(value: float | None, form: str) -> str:
-        known = value is not None and math.isfinite(value)
-        return f'<td data-v="{value:.6g}">{value:{form}}</td>' if known else "<td></td>"
+def _side(run: Run) -> str:
+    menu = escape(str(run.result.get("menu") or run.out / "menu"))
+    return (
+        '<div class="side live" aria-live="polite"><dl id="facts"></dl><h3>Made of, by weights</h3><ul class="mix" '
+        'id="mix"></ul><h3>Take it</h3><div class="copy"><pre tabindex="0"><code id="plan" '
+        f'data-menu="{menu}"></code></pre></div></div>'
+    )
+
+
+def _map() -> str:
+    def tabs(name: str, said: str, choices: Mapping[str, str]) -> str:
+        buttons = "".join(f'<button type="button" id="{name}-{key}">{text}</button>' for key, text in choices.items())
+        return f'<div class="tabs" role="group" aria-label="{said}"><span>{said}</span>{buttons}</div>'
 
     return (
-        f"<tr><td>{escape(row.name)}</td><td class=w>{escape(row.kind)}</td>{cell(row.block, '')}"
-        f"{cell(row.weights, ',')}{cell(row.bits, '.3f')}{cell(row.bytes, ',.0f')}{cell(row.damage, '.6f')}"
-        f'<td class="w wraps"><code>{escape(row.edit)}</code></td></tr>'
+        '<div class="live"><h2>The network as a map</h2><p class=soft>Every area is a unit, inside its block. Click to '
+        "come nearer, from the network to a block to a unit and all that it could have had. With keys: arrows, Enter, "
+        'Escape.</p><div class="tools">'
+        + tabs("area", "area", {"after": "bytes after", "before": "bytes before"})
+        + tabs("colour", "colour", {"edit": "bits it got", "damage": "damage"})
+        + '<div class="scale" id="scale" aria-hidden="true"></div></div><nav class="crumbs" id="crumbs" '
+        'aria-label="where in the network"></nav><figure id="map-figure" data-name="map">'
+        '<div class="map" id="map" role="group" '
+        'aria-label="map of the network; the table of units has the same numbers"></div><p class="about" id="about" '
+        'aria-live="polite"></p></figure><table class="menu" id="menu" hidden><thead><tr><th>edit it could have</th>'
+        "<th>bits per weight</th><th>bytes</th><th>damage</th></tr></thead><tbody></tbody></table></div>"
     )
 
 
@@ -239,28 +255,39 @@ def _left_alone(run: Run) -> str:
 
 
 def _again(run: Run) -> str:
-    """The command to do it again: as it was given, or as far as it is on record."""
-    said = run.result.get("again")
-    rebuilt = "" if said else " It is put together from what is on record: --keep, --pin and --round are not."
-    said = said or _command(run)
+    """The command to do it again, as it was given or as far as it is on record, and the same as a recipe."""
+    said, rebuilt = again.command(run)
     if not said:
         return ""
-    return (
-        f'<h2>Do it again</h2><p class=soft>In a shell.{rebuilt}</p><pre tabindex="0"><code>{escape(said)}</code></pre>'
+    more = " It is put together from what is on record: --keep, --pin and --round are not." * rebuilt
+    recipe = again.recipe(said)
+    as_recipe = (
+        "<details><summary>the same as a recipe, for <code>secateur cut MODEL --recipe recipe.yaml</code></summary>"
+        f"{_copied(recipe)}</details>"
+        if recipe
+        else ""
     )
+    return f"<h2>Do it again</h2><p class=soft>In a shell.{more}</p>{_copied(said)}{as_recipe}"
 
 
-def _command(run: Run) -> str:
-    about = run.about
-    if not (about.get("model") and about.get("data") and run.asked):
+def _copied(text: str) -> str:
+    return f'<div class="copy"><pre tabindex="0"><code>{escape(text)}</code></pre></div>'
+
+
+def _papers(run: Run) -> str:
+    """Whom to thank: the papers behind what this run did."""
+    used = again.papers(run)
+    if not used:
         return ""
-    options = {"data": about["data"], "budget": run.asked}
-    options |= {
-        name: about[name] for name in ("format", "over", "damage", "allocate", "samples", "seed") if name in about
-    }
-    options |= {"seq-len": about["seq_len"]} if about.get("seq_len") else {}
-    spelled = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["secateur", "cut", str(about["model"]), *spelled, "-o", str(run.out)])
+    lines = "".join(map(_paper, used))
+    return f'<h2>Papers it stands on</h2><ul class="papers">{lines}</ul>'
+
+
+def _paper(one: Method) -> str:
+    said = escape(one.link.partition("//")[2])
+    link = f' <a href="{escape(one.link)}" rel="noreferrer">{said}</a>' if one.link else ""
+    does = escape(one.sentence[0].lower() + one.sentence[1:])
+    return f"<li>{escape(one.paper)}{link}: {does} <code>secateur methods {escape(one.name)}</code></li>"
 
 
 def _footer(run: Run) -> str:

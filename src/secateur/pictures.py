@@ -6,10 +6,13 @@ Colours are classes that the page gives a light and a dark dress; whatever a pic
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
+
+from secateur.frontier import Point, in_order
 
 #: how many roles get a colour of their own; what lies outside the blocks shares the last
 ROLES = 7
@@ -41,17 +44,6 @@ class Row:
         return self.name.rpartition(".")[2] if self.block is not None else "outside the blocks"
 
 
-@dataclass(frozen=True)
-class Point:
-    """One budget: what its best plan spends and is expected to damage."""
-
-    bits: float
-    bytes: float | None
-    damage: float
-    error: float
-    floor: float
-
-
 def by_depth(rows: Sequence[Row]) -> list[Row]:
     """From the input to the output: what stands before the blocks, the blocks, what stands behind them."""
     n = len(rows)
@@ -65,17 +57,19 @@ def roles(rows: Sequence[Row]) -> dict[str, int]:
     return found | ({"outside the blocks": ROLES} if any(row.block is None for row in rows) else {})
 
 
-def depth(rows: Sequence[Row], mean: float | None) -> str:
+def depth(rows: Sequence[Row], mean: float | None, room: float = 0.0) -> str:
     """Every unit a column, as wide as its weights and as tall as their bits, so that its area is what it takes.
 
-    Units that are kept reach beyond the picture, dashed, so that the others can be told apart.
+    Units that are kept reach beyond the picture, dashed, so that the others can be told apart. `room`: bits that must
+    fit, since other plans are shown in the same picture; the units' places in `rows` stand in `data-u`.
     """
     wide, high, left, right, bottom = 960.0, 230.0, 30.0, 918.0, 26.0
+    at = {row.name: u for u, row in enumerate(rows)}
     drawn = _joined([row for row in by_depth(rows) if row.bits is not None])
     if not drawn:
         return ""
     cut = [row.bits for row in drawn if not row.kept and row.bits is not None]
-    most = 1.12 * max([*cut, mean or 0.0] if cut else [16.0])
+    most = 1.12 * max([*cut, mean or 0.0, room] if cut else [16.0])
     colour = roles(rows)
     blocks = [(key, list(group)) for key, group in groupby(drawn, key=_block)]
     gap = min(8.0, 0.2 * (right - left) / len(blocks))
@@ -83,6 +77,9 @@ def depth(rows: Sequence[Row], mean: float | None) -> str:
 
     def y(bits: float) -> float:
         return high - bottom - min(bits / most, 1.0) * (high - bottom - 10)
+
+    def place(row: Row) -> str:
+        return f' data-u="{at[row.name]}"' if len(rows) <= COLUMNS else ""
 
     parts = [
         f'<line class="grid" x1="{left}" x2="{right}" y1="{y(b):.1f}" y2="{y(b):.1f}"/>'
@@ -95,11 +92,11 @@ def depth(rows: Sequence[Row], mean: float | None) -> str:
         for row in units:
             broad = (row.weights or 1) * per_weight
             inner = max(broad - (1.0 if broad > 4 else 0.0), 0.4)
-            dress = "kept" if row.kept else f"r{colour[row.role]}"
+            dress = f"r{colour[row.role]}" + " kept" * row.kept
             top = y(most if row.kept else row.bits or 0.0)
             tall = high - bottom - top
             parts.append(
-                f'<rect class="{dress}" x="{x:.1f}" y="{top:.1f}" width="{inner:.1f}" height="{tall:.1f}">'
+                f'<rect class="{dress}"{place(row)} x="{x:.1f}" y="{top:.1f}" width="{inner:.1f}" height="{tall:.1f}">'
                 f"<title>{escape(told(row))}</title></rect>"
             )
             x += broad
@@ -113,7 +110,9 @@ def depth(rows: Sequence[Row], mean: float | None) -> str:
         parts.append(f'<line class="mean" x1="{left}" x2="{right}" y1="{y(mean):.1f}" y2="{y(mean):.1f}"/>')
         parts.append(f'<text class="said" x="{right + 6}" y="{y(mean) + 4:.1f}">{mean:.3g}</text>')
     span = f", {min(cut):.2f} to {max(cut):.2f} bits per weight" if cut else ""
-    return _svg(wide, high, f"{len(rows)} units from input to output{span}; the table has the same numbers", parts)
+    label = f"{len(rows)} units from input to output{span}; the table has the same numbers"
+    scale = f'class="depth" data-ground="{high - bottom:g}" data-top="10" data-most="{most:.4g}"'
+    return _svg(wide, high, label, parts, scale)
 
 
 def told(row: Row) -> str:
@@ -150,10 +149,11 @@ def frontier(
     points: Sequence[Point], ours: Point | None, measured: tuple[float, float] | None, unit: str = "nats per token"
 ) -> str:
     """Damage expected of the best plan at every budget; ours, and what it was `measured` to be, give or take."""
+    at = {id(point): i for i, point in enumerate(in_order(points, ours))}
     points = [point for point in points if point.damage > 0]
     if len(points) < 2:
         return ""
-    wide, high, left, bottom, top = 960.0, 360.0, 72.0, 44.0, 12.0
+    wide, high, left, bottom, top = 640.0, 340.0, 84.0, 44.0, 12.0
     here = ours.bits if ours is not None else None
     damages = [point.damage for point in points]
     damages += [ours.damage] if ours is not None and ours.damage > 0 else []
@@ -186,18 +186,20 @@ def frontier(
     for p in points:
         words = f"{p.bits:.3f} bits per weight: {p.damage:.3g} ± {p.error:.2g} {unit}"
         parts.append(
-            f'<circle class="dot" cx="{x(p.bits):.1f}" cy="{y(p.damage):.1f}" r="3"><title>{words}</title></circle>'
+            f'<circle class="dot" data-at="{at.get(id(p), -1)}" cx="{x(p.bits):.1f}" cy="{y(p.damage):.1f}" r="3">'
+            f"<title>{words}</title></circle>"
         )
     if ours is not None:
-        parts += _marks(ours, measured, x(ours.bits), y)
-    return _svg(wide, high, "Expected damage falls as the budget grows; the table below it has the numbers", parts)
+        parts += _marks(ours, measured, x(ours.bits), y, at.get(id(ours), -1))
+    label = "Expected damage falls as the budget grows; the table below it has the numbers"
+    return _svg(wide, high, label, parts, 'class="fits"')
 
 
-def _marks(ours: Point, measured: tuple[float, float] | None, x: float, y) -> Iterator[str]:
+def _marks(ours: Point, measured: tuple[float, float] | None, x: float, y, at: int) -> Iterator[str]:
     """Our plan as a disc, what was measured as a diamond around it, both with their standard errors."""
     if ours.damage > 0:
         yield _whisker("ours-whisker", x - 2, y(ours.damage - ours.error), y(ours.damage + ours.error))
-        disc = f'<circle class="ours" cx="{x:.1f}" cy="{y(ours.damage):.1f}" r="5">'
+        disc = f'<circle class="ours" data-at="{at}" cx="{x:.1f}" cy="{y(ours.damage):.1f}" r="5">'
         yield f"{disc}<title>this plan, expected</title></circle>"
     if measured is None or measured[0] + measured[1] <= 0:
         return
@@ -218,5 +220,61 @@ def _whole(first: float, last: float) -> list[float]:
     return [k * step for k in range(math.ceil(first / step), math.floor(last / step) + 1)]
 
 
-def _svg(wide: float, high: float, label: str, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {wide:g} {high:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+def agreement(planned: tuple[float, float] | None, measured: tuple[float, float] | None, floor: float | None) -> str:
+    """What was expected beside what was measured, on one line of nats per token, each with its standard error."""
+    if planned is None or measured is None:
+        return ""
+    wide, high, left, right = 640.0, 118.0, 96.0, 620.0
+    ends = [0.0, *(v + s * e for v, e in (planned, measured) for s in (-1, 1)), floor or 0.0]
+    low, up = min(ends), 1.06 * max(ends)
+    if up <= low:
+        return ""
+
+    def x(nats: float) -> float:
+        return left + (nats - low) / (up - low) * (right - left)
+
+    step = 10.0 ** math.floor(math.log10(up - low))
+    step = next(step * by for by in (0.1, 0.2, 0.5, 1.0) if (up - low) / (step * by) <= 6)
+    ticks = [k * step for k in range(math.ceil(low / step), math.floor(up / step) + 1)]
+    parts = [
+        f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="8" y2="84"/>'
+        f'<text x="{x(t):.1f}" y="102" text-anchor="middle">{t:.6g}</text>'
+        for t in ticks
+    ]
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="84" y2="84"/>')
+    if floor is not None and floor > 0:
+        words = f"no plan within the budget can be expected below {floor:.5g}"
+        parts.append(
+            f'<line class="floor" x1="{x(floor):.1f}" x2="{x(floor):.1f}" y1="8" y2="84"><title>{words}</title></line>'
+        )
+    for name, (value, error), y, dress in (("expected", planned, 28, "ours"), ("measured", measured, 62, "measured")):
+        whisker = "ours-whisker" if dress == "ours" else "whisker"
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{name}</text>')
+        parts.append(
+            f'<line class="{whisker}" x1="{x(value - error):.1f}" x2="{x(value + error):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        told = f"<title>{name}: {value:.4g} ± {error:.2g} nats per token</title>"
+        if dress == "ours":
+            parts.append(f'<circle class="ours" cx="{x(value):.1f}" cy="{y}" r="6">{told}</circle>')
+        else:
+            parts.append(f'<path class="measured" d="M{x(value):.1f} {y - 8}l8 8l-8 8l-8 -8z">{told}</path>')
+    label = f"expected {planned[0]:.4g}, measured {measured[0]:.4g} nats per token"
+    return _svg(wide, high, label, parts, 'class="fits"')
+
+
+def alone(svg: str, style: str) -> str:
+    """A picture of the page as a file of its own: with the rules of the page's style that are for pictures, their
+    colours written out, since not every program that takes an SVG knows variables."""
+    colours = dict(re.findall(r"--([\w-]+): ([^;]+);", style.partition("@media")[0]))
+    rules = [line for line in style.splitlines() if re.match(r"svg[ {]|\.r\d", line) and ":hover" not in line]
+    dress = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], "\n".join(rules))
+    head, rest = svg.split(">", 1)
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+    said = f' width="{size[1]}" height="{size[2]}"' if size else ""
+    head = head.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg"{said}')
+    return f"{head}>\n<style>\n{dress}\n</style>{rest}\n"
+
+
+def _svg(wide: float, high: float, label: str, parts: Sequence[str], more: str = "") -> str:
+    head = f'<svg {more} viewBox="0 0 {wide:g} {high:g}" role="img" aria-label="{escape(label)}">'
+    return f"{head}{''.join(parts)}</svg>"

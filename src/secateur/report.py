@@ -81,6 +81,28 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
     return page
 
 
+def figures(out: str | Path, folder: str | Path) -> list[Path]:
+    """The figures of a cut as SVG files that stand alone, in the colours of a white page; what cannot be drawn is not
+    written. The map of the network is saved from the page, at the zoom that one has chosen."""
+    from secateur import pictures
+    from secateur.export._write import write_text
+    from secateur.frontier import curve, ours
+
+    run, folder = gather(Path(out)), Path(folder)
+    floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
+    drawn = {
+        "bits-by-depth": pictures.depth(run.rows, run.spent.get("bits_per_weight")),
+        "frontier": pictures.frontier(curve(run.menu) if run.menu else [], ours(run), run.measured),
+        "predicted-and-measured": pictures.agreement(run.planned, run.measured, floor),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    for name, svg in drawn.items():
+        if svg:
+            write_text(folder / f"{name}.svg", pictures.alone(svg, style))
+    return [folder / f"{name}.svg" for name, svg in drawn.items() if svg]
+
+
 def gather(out: Path) -> Run:
     """Read whatever a run has left: result, plan, menu; a PlanError where there is nothing at all."""
     from secateur.parts.menus import load_plan

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def report(
     out: Annotated[Path, typer.Argument(help="The folder that `secateur cut` wrote.", show_default=False)],
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser, where there is one.")] = True,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the figures as SVG into this folder, too.", show_default=False)
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     as_json: Json = False,
@@ -28,7 +31,12 @@ def report(
         from secateur.report import report as write
 
         page = write(out)
-        work.give({"report": str(page)}, _line)
+        told: dict[str, Any] = {"report": str(page)}
+        if figures is not None:
+            from secateur.report import figures as draw
+
+            told["figures"] = [str(file) for file in draw(out, figures)]
+        work.give(told, _line)
         if show and not as_json:
             import webbrowser
 
@@ -38,4 +46,4 @@ def report(
 def _line(result: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
-    return Text(result["report"])
+    return Text("\n".join([result["report"], *result.get("figures", ())]))

@@ -1,0 +1,66 @@
+"""How to do a run again, and whom to thank for it: the command, the recipe, and the papers it used."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from secateur import calls
+from secateur.catalogue import Method, methods
+
+if TYPE_CHECKING:
+    from secateur.report import Run
+
+#: what the command line takes where nothing is said
+_USUAL = {"round": "two-sided", "allocate": "lagrange", "damage": "kronecker"}
+
+
+def command(run: Run) -> tuple[str, bool]:
+    """The line that was given, or the one that is on record (True: `--keep`, `--pin` and `--round` are not)."""
+    said = str(run.result.get("again") or "")
+    return (said, False) if said else (_rebuilt(run), True)
+
+
+def _rebuilt(run: Run) -> str:
+    about = run.about
+    if not (about.get("model") and about.get("data") and run.asked):
+        return ""
+    options = {"data": about["data"], "budget": run.asked}
+    options |= {
+        name: about[name] for name in ("format", "over", "damage", "allocate", "samples", "seed") if name in about
+    }
+    options |= {"seq-len": about["seq_len"]} if about.get("seq_len") else {}
+    spelled = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["secateur", "cut", str(about["model"]), *spelled, "-o", str(run.out)])
+
+
+def recipe(line: str) -> str:
+    """The same as lines for `secateur cut MODEL --recipe`; nothing where the line is no cut."""
+    try:
+        return calls.recipe(line) if line.startswith("secateur cut ") else ""
+    except ValueError:
+        return ""
+
+
+def how(run: Run) -> dict[str, str]:
+    """What rounded, allocated and predicted, by the names that the command line has for them."""
+    known: Mapping[str, Any] = dict(run.about) | {key: run.result[key] for key in _USUAL if run.result.get(key)}
+    try:
+        said = calls.words(command(run)[0])[2]
+    except ValueError:  # a line that nobody could have given to a shell
+        said = {}
+    return {key: str(known.get(key) or said.get(key) or usual) for key, usual in _USUAL.items()}
+
+
+def papers(run: Run) -> list[Method]:
+    """The methods whose own call names what this run did: its allocator, its rounding, its damage, one of its edits."""
+    chosen, edits = how(run), {row.edit.partition("(")[0].replace("_", "-") for row in run.rows}
+    return [method for method in methods() if method.name in edits | {chosen["allocate"]} or _called(method, chosen)]
+
+
+def _called(method: Method, chosen: Mapping[str, str]) -> bool:
+    _, _, options = calls.words(method.use)
+    # the nearest number and feedback on two sides stand on feedback on one
+    rounds = {"two-sided": ("two-sided", "one-sided")}.get(chosen["round"], (chosen["round"],))
+    return options.get("round") in rounds or any(options.get(key) == chosen[key] for key in ("allocate", "damage"))
