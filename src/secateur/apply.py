@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.case import Case, Tell, compare, open_case, silent, work_folder
+from secateur.case import Case, Samples, Tell, compare, open_case, silent, work_folder
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._write import write_text
 from secateur.maths.grids import Coded
@@ -30,7 +30,7 @@ from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, load, parked, save
-from secateur.model.stream import LOGITS
+from secateur.model.whole import Whole
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import check_model, load_menu, load_plan
@@ -42,7 +42,6 @@ from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurE
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
 #: bytes of float32 weights up to which the runtime loads an export whole; above, a few blocks at a time
 WHOLE = 256 * 2**20
-_SEEN = 4  # windows on which the runtime's logits are compared with ours
 
 
 def apply(
@@ -53,7 +52,7 @@ def apply(
     out: str | Path,
     menu: str | Path | None = None,
     round: str = "two-sided",
-    samples: int = 128,
+    samples: int | None = None,
     seq_len: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -93,7 +92,7 @@ def carry_out(
         "edits": {name: text(edit) for name, edit in edits.items()},
         "fingerprint": case.checkpoint.fingerprint,
         "format": case.format.name,
-        "held": case.held.tolist(),
+        "held": case.stream.digest(case.held),
         "round": round,
         "text": case.text,
     }
@@ -198,7 +197,7 @@ class Walk:
         done, plain, cut = self._taken_up() or self._begun()
         for i in range(done, n):
             tell("cutting", i, n)
-            after = [parked(plain.shape, self.work / name, 4) for name in ("plain", "cut")]
+            after = [parked(stream.behind(i, plain.shape), self.work / name, 4) for name in ("plain", "cut")]
             with stream.loaded(stream.blocks[i]):
                 stream.through(i, plain, after[0])
                 self._cut([unit for unit in self.case.units if unit.block == i])
@@ -208,17 +207,16 @@ class Walk:
         tell("cutting", n, n)
         put = self._cut_loaded([unit for unit in self.case.units if unit.kind == "head"]) | self._outside()
         seen: list[Tensor] = []
-        places = self.some.shape[1]
+        places = stream.places(self.some[:1])
         compared = compare(
             self.case, self.case.held, plain, cut, put, lambda x: seen.append(x[:, :places].cpu().clone())
         )
         return compared, torch.cat(seen)[: len(self.some)]
 
     @property
-    def some(self) -> Tensor:
-        """The held-back tokens on which the runtime's logits are held against ours."""
-        head: Any = self.case.stream.network.get_output_embeddings()  # type: ignore[operator]
-        return self.case.held[:_SEEN, : max(2, LOGITS // (4 * _SEEN * head.weight.shape[0]))]
+    def some(self) -> Samples:
+        """What is held back and the runtime's logits are held against ours on."""
+        return self.case.stream.some(self.case.held)
 
     def _begun(self) -> tuple[int, States, States]:
         """The first step: what stands before the blocks, or beside them."""
@@ -288,7 +286,13 @@ class Walk:
 
 
 def _finish(
-    case: Case, edits: Mapping[str, Edit], quoted: float, work: Path, out: Path, seen: tuple[Tensor, Tensor], tell: Tell
+    case: Case,
+    edits: Mapping[str, Edit],
+    quoted: float,
+    work: Path,
+    out: Path,
+    seen: tuple[Samples, Tensor],
+    tell: Tell,
 ) -> dict[str, Any]:
     """Stitch the parts into the model, add what belongs beside it, let the runtime read it, and put it in its place."""
     parts, made, disk = Parts(work / "parts"), work / "export", case.format.disk
@@ -304,7 +308,7 @@ def _finish(
         raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")
     tell("writing", 1, 2)
     large = 4 * sum(entry.size for entry in case.checkpoint.tensors.values()) > WHOLE
-    verified = case.format.verify(made, None if large else seen[1], seen[0])
+    verified = case.format.verify(made, None if large else seen[1], case.stream.inputs(seen[0]))
     put_in_place(made, out, files)
     tell("writing", 2, 2)
     return {
@@ -330,7 +334,8 @@ def put_in_place(made: Path, out: Path, files: Sequence[Path]) -> None:
 def _told(
     case: Case, plan: Plan, edits: Mapping[str, Edit], compared: Comparison, found: Found, exported: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The JSON object of the contract."""
+    """The JSON object of the contract; for image models with the accuracy beside the loss."""
+    pictures = isinstance(case.stream, Whole)
     touched = sum(m.size for u in case.units if not isinstance(edits[u.name], Keep) for m in u.matrices)
     everything = sum(entry.size for entry in case.checkpoint.tensors.values())
     reasons = {one["unit"]: one["reason"] for one in plan.about.get("skipped", ())}
@@ -342,6 +347,7 @@ def _told(
         "budget": {"asked": plan.budget, **dict(plan.about.get("caps", {}))},
         "loss_before": compared.reference_loss,
         "loss_after": compared.loss,
+        **({"accuracy_before": compared.reference_accuracy, "accuracy_after": compared.accuracy} if pictures else {}),
         "damage_predicted": plan.damage,
         "damage_error": plan.error,
         "damage_measured": compared.rise,

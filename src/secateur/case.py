@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -19,17 +18,23 @@ from torch import Tensor
 
 from secateur import export
 from secateur.export import Format
-from secateur.measure.compare import Comparison
+from secateur.measure.compare import Comparison, sums
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
 from secateur.model.disk import atomic
+from secateur.model.held import Held
 from secateur.model.matrix import place
 from secateur.model.parked import States
+from secateur.model.pictures import parted, read_pictures
 from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
+from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
 from secateur.parts.edits.keep import Keep
+from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, Matrix, ModelError, PlanError, SecateurError, Unit
 
+#: windows of tokens, or examples with labels
+Samples = Any
 #: `tell(stage, done, total)`: how far things are
 Tell = Callable[[str, int, int], None]
 
@@ -42,13 +47,13 @@ def silent(stage: str, done: int, total: int) -> None:
 class Case:
     """Everything about one job that does not depend on the budget. Token windows are `windows x length`."""
 
-    checkpoint: Checkpoint
-    stream: Stream
+    checkpoint: Checkpoint | Held
+    stream: Any  # a `Stream`, or a `Whole` where the network is small; samples are what it walks over
     format: Format
     dtype: str  # of most of the model's weights, as a config names it
-    calib: Tensor  # to gather statistics on
-    check: Tensor  # to correct the prediction on; empty where there is little text
-    held: Tensor  # to report on
+    calib: Samples  # to gather statistics on
+    check: Samples  # to correct the prediction on; empty where there is little text
+    held: Samples  # to report on
     device: torch.device
 
     @cached_property
@@ -94,8 +99,7 @@ class Case:
     @cached_property
     def text(self) -> str:
         """A short hash of the windows that statistics are gathered on."""
-        tokens = torch.cat((self.calib, self.check)).numpy()
-        return hashlib.sha256(repr(tokens.shape).encode() + tokens.tobytes()).hexdigest()[:16]
+        return self.stream.digest(self.calib, self.check)
 
 
 def joined(units: Sequence[Unit]) -> Unit:
@@ -106,11 +110,14 @@ def joined(units: Sequence[Unit]) -> Unit:
 
 
 def open_case(
-    model: str, data: str, format: str, samples: int, seq_len: int | None, seed: int, device: str | None
+    model: str, data: str, format: str, samples: int | None, seq_len: int | None, seed: int, device: str | None
 ) -> Case:
     """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
-    many again held back to report on."""
+    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures."""
     at = device_of(device)
+    if is_vision(model):
+        return _of_pictures(model, data, format, samples, seed, at)
+    samples = 128 if samples is None else samples
     checkpoint = open_checkpoint(model)
     stream = Stream(checkpoint, at)
     config = checkpoint.config
@@ -126,10 +133,24 @@ def open_case(
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at)
 
 
+def _of_pictures(model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device) -> Case:
+    """An image model and its examples."""
+    seen = open_vision(model, cut=False)
+    classes = seen.classes()
+    calib, check, held = parted(read_pictures(data, classes), samples, seed)
+    seen.prepare(calib.x[:1])  # what the network cannot take is said now
+    stream = Whole(seen.held, seen.network, seen.prepare, classes, device)
+    _model_type(seen.held, stream)
+    # codes need scales of 16 bits whatever the weights came in; a format of plain tensors keeps the weights' own type
+    dtype = "float16" if format == "packed" else "float32"
+    form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy)
+    return Case(seen.held, stream, form, dtype, calib, check, held, device)
+
+
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
 
-def _number_type(checkpoint: Checkpoint, tensor: str) -> str:
+def _number_type(checkpoint: Checkpoint | Held, tensor: str) -> str:
     stored = checkpoint.tensors[tensor].dtype
     if stored not in _DTYPES:
         raise ModelError(
@@ -138,7 +159,7 @@ def _number_type(checkpoint: Checkpoint, tensor: str) -> str:
     return _DTYPES[stored]
 
 
-def _model_type(checkpoint: Checkpoint, stream: Stream) -> str:
+def _model_type(checkpoint: Checkpoint | Held, stream: Any) -> str:
     """The number type that holds most of the weights that can be cut."""
     sizes: Counter[str] = Counter()
     for unit in stream.anatomy.units:
@@ -207,7 +228,7 @@ def _matches(pattern: str, unit: Unit) -> bool:
 
 def compare(
     case: Case,
-    windows: Tensor,
+    windows: Samples,
     plain: States,
     cut: States,
     put: Mapping[Matrix, Tensor],
@@ -215,12 +236,13 @@ def compare(
 ) -> Comparison:
     """The cut network against the network as it is, from the states behind their last blocks; `put` are the matrices
     that are cut outside the blocks. `see` gets the cut network's logits, some windows at a time."""
-    out, step = Comparison(), case.stream.windows(windows.shape[1])
+    out, step = Comparison(), case.stream.windows(plain.shape[1])
     with torch.no_grad(), _tails(case, put) as tails:
         for start in range(0, len(windows), step):
             some = slice(start, start + step)
             theirs, ours = tails(plain[some].to(case.device), cut[some].to(case.device))
-            out.update(ours, theirs, windows[some])
+            scored, labels = case.stream.answers(ours, windows[some])
+            out.add(sums(scored, labels, case.stream.answers(theirs, windows[some])[0]), labels.shape[1])
             see(ours)
     return out
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.apply import apply, carry_out, record, sides_of
 from secateur.case import Tell, open_case, silent
@@ -18,6 +18,9 @@ from secateur.parts.menus import load_menu, save_plan
 from secateur.price import check
 from secateur.survey import corrected, survey, take_up
 from secateur.types import Allocator, Budget, Menu, Plan
+
+if TYPE_CHECKING:
+    from secateur.model.anatomy import Anatomy
 
 __all__ = ["apply", "cut", "export", "inspect", "plan", "survey"]
 
@@ -51,7 +54,7 @@ def cut(
     damage: str = "kronecker",
     allocate: str = "lagrange",
     round: str = "two-sided",
-    samples: int = 128,
+    samples: int | None = None,
     seq_len: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -74,12 +77,41 @@ def cut(
 
 
 def inspect(model: str) -> dict[str, Any]:
-    """What is in a model, from headers only: units, bytes, what can be cut, and what cannot and why."""
+    """What is in a model, from headers only: units, bytes, what can be cut, and what cannot and why.
+
+    An image model is small, and is opened whole; what it computes for one example is said as well.
+    """
     from secateur.model.anatomy import anatomy, skeleton
     from secateur.model.checkpoint import open_checkpoint
+    from secateur.parts.vision import is_vision
 
+    if is_vision(model):
+        return _inspect_pictures(model)
     checkpoint = open_checkpoint(model, quantized=True)
-    found = anatomy(checkpoint, skeleton(checkpoint))
+    return _inspected(checkpoint, anatomy(checkpoint, skeleton(checkpoint)))
+
+
+def _inspect_pictures(model: str) -> dict[str, Any]:
+    from secateur.model.flops import flops
+    from secateur.model.whole import Whole
+    from secateur.parts.vision import open_vision
+
+    seen = open_vision(model)
+    found = Whole(seen.held, seen.network, seen.prepare, seen.classes(), "cpu").anatomy
+    counted = flops(seen.network, seen.example(1))
+    told = _inspected(seen.held, found)
+    for unit in told["units"]:
+        unit["flops"] = counted.get(unit["unit"], 0)
+    return told | {
+        "bytes": seen.stored,
+        "weights": seen.weights,
+        "bits_per_weight": seen.bits_per_weight,
+        "flops": sum(counted.values()),
+        "preprocessing": seen.prepare.told(),
+    }
+
+
+def _inspected(checkpoint: Any, found: Anatomy) -> dict[str, Any]:
     units = [
         {
             "unit": unit.name,

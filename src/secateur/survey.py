@@ -47,7 +47,7 @@ def survey(
     *,
     format: str = "compressed-tensors",
     out: str | Path | None = None,
-    samples: int = 128,
+    samples: int | None = None,
     seq_len: int | None = None,
     over: str = "all",
     keep: tuple[str, ...] = (),
@@ -256,7 +256,7 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
         tell("probes", i, len(stream.blocks))
         for level, hidden in states.items():
             with stream.loaded(path, cut=cut(level, i)):
-                stream.through(i, hidden, hidden)
+                states[level] = stream.through(i, hidden, hidden)
     tell("probes", len(stream.blocks), len(stream.blocks))
     return {level: compare(case, check, states[plain], states[level], cut(level, None)) for level in levels}
 
@@ -264,6 +264,8 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
 def _notes(case: Case, windows: int = 8) -> dict[str, np.ndarray]:
     """Scores of whole blocks that some allocators go by: one number for every row of the menu, nan outside blocks."""
     stream = case.stream
+    if len(stream.blocks) < 2:  # scores compare blocks: of one there is nothing to say
+        return {}
     hidden = stream.embed(case.calib[:windows])
     by_block: dict[str, list[float]] = {"lim": [], "zd": []}
     for i, path in enumerate(stream.blocks):

@@ -47,6 +47,7 @@ class Matrix:
     input is multiplied: matrices with the same tap see the same input, so they share one input statistic.
     `place` says where the network keeps the matrix when that is not under `tensor`'s own name (see `model/matrix.py`):
     `"model.layers.0.mlp.experts.gate_up_proj#3[0:64]"` is rows 0 to 63 of expert 3.
+    `stored` is the tensor's shape where that is not `rows x cols` in its order: a convolution's kernel.
     """
 
     tensor: str
@@ -56,6 +57,7 @@ class Matrix:
     index: int | None = None
     transposed: bool = False
     place: str = ""
+    stored: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:

@@ -121,5 +121,5 @@ def test_the_shortest_context_is_for_all():
 
 
 def test_pictures_are_refused_in_words(tmp_path):
-    with pytest.raises(DataError, match="image models are not measured yet"):
+    with pytest.raises(DataError, match="holds arrays, and a language model reads text"):
         read_text(tmp_path / "pictures.npz")

@@ -299,11 +299,13 @@ def test_any_module(tmp_path):
     found = anatomy(checkpoint, empty)
     assert [(u.name, u.kind, u.block) for u in found.units] == [
         ("stem", "conv", None),
+        ("deep", "conv", None),
         *[(f"blocks.{i}.{j}", "linear", i) for i in range(3) for j in range(2)],
     ]
     assert found.units[0].matrices[0].cols == 27 and found.family == "generic"
+    assert found.units[1].matrices[0].cols == 9  # every channel by itself
+    assert found.units[0].matrices[0].stored == (8, 3, 3, 3)
     why = dict(found.skipped)
-    assert "grouped convolution" in why["deep.weight"]
     assert "MultiheadAttention" in why["attention.out_proj.weight"]
     assert "bare parameter" in why["attention.in_proj_weight"] and "bare parameter" in why["free"]
     load_block(checkpoint, found, "", empty)

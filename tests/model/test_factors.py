@@ -377,3 +377,35 @@ def test_curvature_is_the_kl_of_a_small_change(tiny, key, length):
             measured += float(F.kl_div(cut, plain, reduction="sum", log_target=True)) / ids.numel()
             predicted += sum(float(damage(e, f.a, f.g)) for f in passes) / len(passes)
     assert predicted == pytest.approx(measured, rel=0.15)
+
+
+# ---------------------------------------------------------------------------------------------------- convolutions
+
+
+def test_positions_of_an_example_add_up_before_they_are_squared():
+    """By hand: two positions, one input and one output; the gradient of the weight is g1 x1 + g2 x2."""
+    matrix = Matrix("w", 1, 1, "w")
+    collector = Collector((matrix,))
+    collector("w", torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0], [4.0]]]))
+    found = collector.factors(1)["w"]
+    assert float(found.a * found.g) == pytest.approx((3 + 8) ** 2)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_grouped_convolution_sees_its_own_columns(groups):
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(4, 4, 3, padding=1, groups=groups)
+    matrix = Matrix("weight", 4, 36 // groups, "")
+    collector = Collector((matrix,))
+    x = torch.randn(5, 4, 6, 6)
+    with watch(net, [matrix], gradients=collector):
+        net(x).square().sum().backward()
+    found = collector.factors(5)["weight"]
+    a, g = torch.zeros(matrix.cols, matrix.cols), torch.zeros(4, 4)
+    for one in x:  # one example at a time, by autograd alone
+        net.zero_grad()
+        net(one[None]).square().sum().backward()
+        v = net.weight.grad.flatten(1)
+        a, g = a + v.T @ v, g + v @ v.T
+    assert torch.allclose(found.a, a / a.trace() * matrix.cols, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(found.g * matrix.cols, g / 5, rtol=1e-3, atol=1e-3)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Data, Device, Fresh, Json, Model, Out, Round, Samples, Seed, SeqLen
+from secateur.cli.options import Data, Device, Fresh, Json, Model, Out, Round, Samples, Seed, SeqLen, stretches
 
 
 def apply(
@@ -20,7 +20,7 @@ def apply(
         typer.Option(help="The survey's folder: its statistics are used again, not gathered anew.", show_default=False),
     ] = None,
     round: Round = "two-sided",
-    samples: Samples = 128,
+    samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
     seed: Seed = 0,
@@ -32,7 +32,7 @@ def apply(
     from secateur.cli.frame import again, job
 
     with job(as_json, out, resumes=True) as work:
-        work.say(f"cutting {model} as {plan} says, {round} rounding, {samples} stretches of {data}; it goes to {out}")
+        work.say(f"cutting {model} as {plan} says, {round} rounding, {stretches(samples)} of {data}; it goes to {out}")
         from secateur.cut import apply as carry_out
         from secateur.report import report
 

@@ -23,6 +23,7 @@ from secateur.cli.options import (
     Seed,
     SeqLen,
     pins,
+    stretches,
 )
 
 
@@ -53,7 +54,7 @@ def cut(
     damage: Damage = "kronecker",
     allocate: Allocate = "lagrange",
     round: Round = "two-sided",
-    samples: Samples = 128,
+    samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
     seed: Seed = 0,
@@ -77,7 +78,7 @@ def cut(
         work.out = Path(options["out"])
         work.say(
             f"cutting {model} to {options['budget']} as {options['format']}, "
-            f"{options['samples']} stretches of {options['data']}; it goes to {options['out']}"
+            f"{stretches(options['samples'])} of {options['data']}; it goes to {options['out']}"
         )
         from secateur.cut import cut as make
         from secateur.report import report

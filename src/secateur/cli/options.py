@@ -10,7 +10,8 @@ import typer
 Model = Annotated[
     str,
     typer.Argument(
-        help="A folder in Hugging Face layout, a hub id, or `package.module:function` that returns the network.",
+        help="A folder in Hugging Face layout, a hub id, a .safetensors file of a built-in image network, or "
+        "`package.module:function` that returns a network.",
         show_default=False,
     ),
 ]
@@ -19,7 +20,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="A text file, a .jsonl, .parquet or .csv with a text column, a folder, or hf:name.",
+        help="A text file, a .jsonl, .parquet or .csv with a text column, a folder, or hf:name; for image models an "
+        ".npz with `images` and `labels`.",
         show_default=False,
     ),
 ]
@@ -42,7 +44,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.", rich_help_panel="How")
 ]
 Samples = Annotated[
-    int, typer.Option(min=1, help="How many stretches of the data to calibrate on.", rich_help_panel="Calibration")
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many stretches of text (128 if not said) or examples (up to 4,000) to calibrate on.",
+        show_default=False,
+        rich_help_panel="Calibration",
+    ),
 ]
 SeqLen = Annotated[
     int | None,
@@ -86,6 +94,11 @@ Allocate = Annotated[str, typer.Option(help="Who decides which unit gets how muc
 Round = Annotated[
     str, typer.Option("--round", help="How a weight finds its place on the grid.", rich_help_panel="Method")
 ]
+
+
+def stretches(samples: int | None) -> str:
+    """How much of the data is asked for, in words."""
+    return "a part" if samples is None else f"{samples} samples"
 
 
 def pins(texts: list[str] | None) -> dict[str, str]:

@@ -39,9 +39,17 @@ def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
 
 def _damage(result: Mapping[str, Any]) -> Table:
     predicted, measured = result["damage_predicted"], result["damage_measured"]
-    table = _table("nats per token", "before", "after", "damage predicted", "damage measured", "ratio")
+    pictures = "accuracy_after" in result
+    table = _table(
+        f"nats per {'example' if pictures else 'token'}",
+        "before",
+        "after",
+        "damage predicted",
+        "damage measured",
+        "ratio",
+    )
     table.add_row(
-        "loss, held-back text",
+        f"loss, held-back {'examples' if pictures else 'text'}",
         nats(result["loss_before"]),
         nats(result["loss_after"]),
         give_or_take(predicted, result.get("damage_error")),
@@ -56,10 +64,14 @@ def _facts(result: Mapping[str, Any]) -> Table:
     export = result.get("export") or {}
     if export:
         facts.add_row("file", f"{export['format']}, {size(export['bytes_on_disk'])} on disk, {loaded(export)}")
+    if result.get("accuracy_after") is not None:
+        facts.add_row("accuracy", f"{result['accuracy_before']:.2%} before, {result['accuracy_after']:.2%} after")
     if result.get("kl") is not None:
+        each, times = ("example", "examples") if "accuracy_after" in result else ("token", "time")
         kl = give_or_take(result["kl"], result.get("kl_error"))
         facts.add_row(
-            "likeness", f"KL {kl} nats per token; the first choice is the same {result['agreement']:.1%} of the time"
+            "likeness",
+            f"KL {kl} nats per {each}; the first choice is the same {result['agreement']:.1%} of the {times}",
         )
     if result.get("bad_rows"):
         rows = sum(len(one["rows"]) for one in result["bad_rows"])
@@ -120,7 +132,8 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
         "agreement": lambda value: f"{value:.2%}",
         "bytes": lambda value: f"{value:,.0f}",
         "bits_per_weight": lambda value: f"{value:.3f}",
-        "tokens": lambda value: f"{value:,}",
+        "flops": lambda value: f"{value:,.0f}",
+        "tokens" if "examples" not in result else "examples": lambda value: f"{value:,}",
         "seconds": seconds,
         "peak_rss_bytes": size,
     }
@@ -132,7 +145,8 @@ def measure(result: Mapping[str, Any]) -> RenderableType:
             cells = ["" if row.get(key) is None else written(row[key]) for row in rows]
             errors = [row.get(f"{key}_error") for row in rows]
             both = [
-                cell if error is None else f"{cell} ± {nats(error)}" for cell, error in zip(cells, errors, strict=True)
+                cell if error is None else f"{cell} ± {(written if key == 'accuracy' else nats)(error)}"
+                for cell, error in zip(cells, errors, strict=True)
             ]
             table.add_row(called(key), *both)
     notes = [Text(f" {row['model']}: {row['note']}") for row in rows if row.get("note")]

@@ -21,6 +21,7 @@ from secateur.cli.options import (
     Seed,
     SeqLen,
     pins,
+    stretches,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def survey(
     keep: Keep = None,
     pin: Pin = None,
     damage: Damage = "kronecker",
-    samples: Samples = 128,
+    samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
     seed: Seed = 0,
@@ -48,7 +49,7 @@ def survey(
     from secateur.cli.frame import job
 
     with job(as_json, out, resumes=True) as work:
-        work.say(f"surveying {model} for {format} with {samples} stretches of {data}; the menu goes to {out}")
+        work.say(f"surveying {model} for {format} with {stretches(samples)} of {data}; the menu goes to {out}")
         from secateur.cut import survey as make
 
         menu = make(

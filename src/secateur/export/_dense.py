@@ -28,7 +28,7 @@ def dense_layout(unit: Unit, dtype: str) -> dict[str, Layout]:
     out = {}
     for name, matrices in stored_tensors(unit).items():
         first = matrices[0]
-        shape = (first.cols, first.rows) if first.transposed else (first.rows, first.cols)
+        shape = (first.cols, first.rows) if first.transposed else first.stored or (first.rows, first.cols)
         out[name] = FLOATS[dtype], shape if first.index is None else (len(matrices), *shape)
     return out
 
@@ -40,14 +40,16 @@ def dense_encode(unit: Unit, coded: Mapping[str, Coded], dtype: str) -> dict[str
         planes = [coded[m.key].values for m in sorted(matrices, key=lambda m: m.index or 0)]
         planes = [plane.T if matrices[0].transposed else plane for plane in planes]
         tensor = planes[0] if matrices[0].index is None else torch.stack(planes)
+        if matrices[0].stored:
+            tensor = tensor.reshape(matrices[0].stored)
         out[name] = tensor.to(getattr(torch, dtype)).contiguous()
     return out
 
 
 def dense_refuses(unit: Unit) -> str | None:
     """Why a unit's shape on disk cannot be told from its matrices, or None."""
-    if unit.kind == "conv":
-        return "convolutions are not exported yet: a matrix does not say its kernel's shape"
+    if unit.kind == "conv" and any(not m.stored for m in unit.matrices):
+        return "a convolution whose matrix does not say the shape of its kernel"
     return None
 
 

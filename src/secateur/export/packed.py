@@ -23,6 +23,7 @@ from torch import Tensor
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._shards import Shards
 from secateur.export._verify import compare
+from secateur.export._vision import is_vision, verify_vision
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.maths.packing import pack, packed_bytes
@@ -87,6 +88,7 @@ class Packed:
                 for m in unit.matrices:
                     matrices[m.key] = {"edit": text(edit), "shape": [m.rows, m.cols]}
                     matrices[m.key] |= {"transposed": True} if m.transposed else {}
+                    matrices[m.key] |= {"stored": list(m.stored)} if m.stored else {}
         about = {"quant_method": "secateur", "format": "packed", "version": VERSION, "matrices": matrices}
         write_config(folder, {**config, "quantization_config": about})
 
@@ -98,6 +100,8 @@ class Packed:
         from secateur import __version__
         from secateur.export._read import network, read_model
 
+        if is_vision(folder):
+            return verify_vision(folder, reference_logits, tokens)
         said = f"secateur {__version__}"
         if reference_logits is None:
             n = sum(1 for _ in read_model(folder))

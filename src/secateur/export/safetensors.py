@@ -13,6 +13,7 @@ from torch import Tensor
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers
+from secateur.export._vision import is_vision, verify_vision
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.parts.edits.fp8 import Fp8
@@ -55,4 +56,6 @@ class Safetensors:
         write_config(folder, own)
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+        if is_vision(folder):
+            return verify_vision(folder, reference_logits, tokens)
         return verify_in_transformers(folder, reference_logits, tokens)

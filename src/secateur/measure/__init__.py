@@ -33,6 +33,11 @@ def measure(
     the runtime that a file is made for; `peak_rss_bytes` is the process's peak until then. `bos` begins every window
     with the tokenizer's first token, which Gemma cannot do without. `tasks` are lm-eval's, run on the same weights.
     """
+    from secateur.parts.vision import is_vision
+
+    if any(is_vision(name) for name in (*models, *([against] if against else ()))):
+        of_text = {"seq_len": seq_len, "stride": stride, "bos": bos, "tasks": tasks}
+        return _pictures(models, data, against, samples, device, tell, of_text)
     from secateur.measure import tasks as harness
     from secateur.measure.models import open_model
     from secateur.measure.rows import Desk, same_tokens
@@ -54,3 +59,22 @@ def measure(
             row["tasks"] = harness.run(model.network().to(desk.device), model.tokenizer, tasks, seed)
     about = {"data": str(data), "against": against, "seq_len": length, "stride": texts.step, "same_tokens": same}
     return {**about, "windows": len(windows[0].tokens), "rows": rows}
+
+
+def _pictures(
+    models: Sequence[str],
+    data: str | Path,
+    against: str | None,
+    samples: int | None,
+    device: str | None,
+    tell: Callable[[str, int, int], None] | None,
+    of_text: dict[str, Any],
+) -> dict[str, Any]:
+    """Image models go their own way; what only texts have may not be asked of them."""
+    from secateur.measure.pictures import measure_pictures
+    from secateur.types import SecateurError
+
+    if asked := [name for name, value in of_text.items() if value]:
+        raise SecateurError(f"`--{asked[0].replace('_', '-')}` is for language models", "leave it out for image models")
+    tell = tell or (lambda *_: None)
+    return measure_pictures(models, data, against=against, samples=samples, device=device, tell=tell)

@@ -12,18 +12,22 @@ from torch import Tensor
 
 @torch.no_grad()
 def sums(logits: Tensor, labels: Tensor, reference: Tensor | None = None) -> dict[str, Tensor]:
-    """Of each window, over its tokens, in float64: `losses`; with a reference also `reference`, `kls`, `agreements`.
+    """Of each window, over its tokens, in float64: `losses` and `rights`; with a reference also `reference`, `kls`,
+    `agreements` and `reference_rights`.
 
     Logits are [windows, tokens, vocabulary], made before the `labels` [windows, tokens] were seen. `kls` is
     KL(reference || ours): what is lost by believing us where the reference is right.
     """
     ours, label = logits.float().log_softmax(-1), labels[..., None].to(logits.device)
-    found = {"losses": -ours.gather(-1, label)[..., 0]}
+    first = ours.argmax(-1, keepdim=True)
+    found = {"losses": -ours.gather(-1, label)[..., 0], "rights": (first == label)[..., 0]}
     if reference is not None:
         theirs = reference.float().log_softmax(-1)
         found["reference"] = -theirs.gather(-1, label)[..., 0]
         found["kls"] = (theirs.exp() * (theirs - ours)).sum(-1)
-        found["agreements"] = ours.argmax(-1) == theirs.argmax(-1)
+        theirs_first = theirs.argmax(-1, keepdim=True)
+        found["agreements"] = (first == theirs_first)[..., 0]
+        found["reference_rights"] = (theirs_first == label)[..., 0]
     return {name: each.double().sum(1).cpu() for name, each in found.items()}
 
 
@@ -39,6 +43,8 @@ class Comparison:
     kls: list[float] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
     tokens: int = 0
+    rights: list[float] = field(default_factory=list)  # share of each window's tokens that are our first choice
+    reference_rights: list[float] = field(default_factory=list)
 
     def update(self, logits: Tensor, reference: Tensor, tokens: Tensor) -> None:
         """Add windows: logits [windows, length, vocabulary] of both, and the windows' tokens [windows, length]."""
@@ -79,6 +85,19 @@ class Comparison:
     @property
     def kl_error(self) -> float:
         return _error(self.kls)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens (of examples, for a classifier) whose label is our first choice."""
+        return _mean(self.rights)
+
+    @property
+    def accuracy_error(self) -> float:
+        return _error(self.rights)
+
+    @property
+    def reference_accuracy(self) -> float:
+        return _mean(self.reference_rights)
 
     @property
     def agreement(self) -> float:

@@ -56,8 +56,8 @@ def open_model(name: str) -> Model:
     """A folder in Hugging Face layout, plain, packed or compressed, or a model on the hub."""
     if name.endswith((".safetensors", ".npz", ".onnx")) and Path(name).exists():
         raise ModelError(
-            f"{name} is one file; image models are not measured yet",
-            "for a language model, give the folder that holds config.json and the weights",
+            f"{name} is one file, not a language model",
+            "give the folder that holds config.json and the weights",
         )
     try:
         reading = open_reading(name)
@@ -69,7 +69,7 @@ def open_model(name: str) -> Model:
     if getattr(config, "vocab_size", None) is None:
         raise ModelError(
             f"{name} is a {type(empty).__name__}, which reads no text",
-            "language models are measured; image models are a later piece of work",
+            "language models are measured, and image models from a .safetensors file or `package.module:function`",
         )
     head = empty.get_output_embeddings()
     tokenizer = load_tokenizer(stored.folder)

@@ -62,7 +62,7 @@ class Windows:
 def read_text(data: str | Path) -> str:
     """The text; the log says so if it is too long to be taken as a whole."""
     if str(data).endswith(".npz"):
-        raise DataError(f"{data} holds arrays; image models are not measured yet", "give text, for a language model")
+        raise DataError(f"{data} holds arrays, and a language model reads text", "give text; image models take arrays")
     text, size = whole(data)
     if len(text) < size:
         log.warning("%s has %d characters; pieces of it with %d in all are measured", data, size, len(text))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,8 +122,11 @@ class _Reader:
 
     def _unfit(self, path: str, module: nn.Module, network: nn.Module) -> str | None:
         """Why a module is not one matrix times its input, or None."""
-        from transformers.pytorch_utils import Conv1D
+        layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        if "transformers" in sys.modules:  # else nothing here is of its own
+            from transformers.pytorch_utils import Conv1D
 
+            layers = (*layers, Conv1D)
         kind = type(module)
         if isinstance(network.get_submodule(path.rpartition(".")[0]), nn.MultiheadAttention):
             return "inside torch's MultiheadAttention, which never calls it"
@@ -130,12 +134,10 @@ class _Reader:
             known = kind.forward is nn.Embedding.forward or hasattr(module, "embed_scale")
             tokens = path == self.embedding or not self.embedding
             return None if known and tokens else "an embedding of positions or types, not of tokens"
-        if isinstance(module, nn.Linear | Conv1D | nn.Conv1d | nn.Conv2d):
-            base = next(b for b in (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d) if isinstance(module, b))
+        if isinstance(module, layers):
+            base = next(b for b in layers if isinstance(module, b))
             if kind.forward is not base.forward:
                 return f"{kind.__name__} multiplies in a way of its own"
-            if getattr(module, "groups", 1) > 1:
-                return "a grouped convolution: every group sees another input"
             return None
         return f"a bare parameter of {kind.__name__}: nothing says how it is used"
 
@@ -152,6 +154,7 @@ class _Reader:
             tap=path,
             transposed=transposed,
             place="" if piece.tensor == name else name,
+            stored=tuple(weight.shape) if weight.dim() > 2 else (),
         )
         kind = "conv" if weight.dim() > 2 else "embedding" if isinstance(module, nn.Embedding) else "linear"
         return _Layer(path, "head" if path == self.head else kind, [matrix])

@@ -8,6 +8,7 @@ same table, so that we read what it would read. All contact with that table is i
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,8 @@ def _match(shapes: Iterable[str], network: nn.Module, wanted: dict[str, Any]):
 
 def _rules(network: nn.Module, wanted: dict[str, Any]):
     """transformers' own renaming of one stored name, and its converters by pattern; the identity for other networks."""
+    if "transformers" not in sys.modules:  # then the network is none of its own, and seconds of importing are saved
+        return (lambda tensor: (tensor, None)), {}
     from transformers import PreTrainedModel
 
     if not isinstance(network, PreTrainedModel):

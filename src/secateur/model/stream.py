@@ -8,6 +8,7 @@ recomputed from its parked input, so that memory does not grow with depth.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from secateur.types import Matrix, ModelError, SecateurError
 LOGITS = 32 * 2**20
 #: bytes of unloaded weights that are worth the 20 ms of telling the system
 _MUCH = 16 * 2**20
+_SEEN = 4  # windows on which a runtime's logits are compared with ours
 
 
 def device_of(name: str | None = None) -> torch.device:
@@ -119,11 +121,36 @@ class Stream:
         with self.loaded(*self._around(head=True), cut=cut):
             yield self._tail
 
+    # what samples are: windows of tokens
+
     def windows(self, length: int) -> int:
         """How many windows of this length may have their logits in memory at once."""
+        return max(1, min(self.batch, LOGITS // (4 * length * self._vocabulary())))
+
+    def places(self, tokens: Tensor) -> int:
+        """How many predictions they are: one a token."""
+        return tokens.numel()
+
+    def answers(self, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits that are scored, [windows, places, vocabulary], and their labels: the tokens that come next."""
+        return logits[:, :-1], tokens[:, 1:]
+
+    def some(self, tokens: Tensor) -> Tensor:
+        """A few tokens, to hold a runtime's logits against ours."""
+        return tokens[:_SEEN, : max(2, LOGITS // (4 * _SEEN * self._vocabulary()))]
+
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """What a runtime is given."""
+        return tokens
+
+    def digest(self, *samples: Tensor) -> str:
+        """A short hash of windows."""
+        tokens = torch.cat(samples).numpy()
+        return hashlib.sha256(repr(tokens.shape).encode() + tokens.tobytes()).hexdigest()[:16]
+
+    def _vocabulary(self) -> int:
         head: Any = self.network.get_submodule(self.anatomy.head) if self.anatomy.head else None
-        vocabulary = 1 if head is None else head.weight.shape[0]
-        return max(1, min(self.batch, LOGITS // (4 * length * vocabulary)))
+        return 1 if head is None else head.weight.shape[0]
 
     def _tail(self, hidden: Tensor) -> Tensor:
         with self._recorders() as (recorders, _):
@@ -146,6 +173,10 @@ class Stream:
         ]
 
     # the blocks
+
+    def behind(self, index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the states behind a block, from that before it."""
+        return shape
 
     @contextmanager
     def loaded(self, *paths: str, cut: Mapping[Matrix, Tensor] | None = None) -> Iterator[None]:

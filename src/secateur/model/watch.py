@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from secateur.model.matrix import place
 from secateur.types import Matrix
 
-#: `inputs(tap, x)`, x is `tokens x cols` (token ids for an embedding)
+#: `inputs(tap, x)`, x is `tokens x cols` (token ids for an embedding; `examples x positions x cols` for a convolution)
 Inputs = Callable[[str, Tensor], None]
 #: `gradients(key, x, g)`, the same tokens in x `tokens x cols` and in g `tokens x rows`; for an embedding, which looks
-#: rows up, x are token ids and g is `tokens x cols`
+#: rows up, x are token ids and g is `tokens x cols`; for a convolution x is `examples x positions x cols` (of all
+#: groups, side by side) and g `examples x positions x rows`
 Gradients = Callable[[str, Tensor, Tensor], None]
 
 
@@ -96,7 +97,7 @@ class _Eye:
     def _back(self, which: tuple[str, int | None], x: Tensor, g: Tensor) -> None:
         assert self.gradients is not None
         for key, start, stop in self.rows[which]:
-            self.gradients(key, x, g[:, start:stop])
+            self.gradients(key, x, g[..., start:stop])
 
     def on_forward(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         x = args[0].detach()
@@ -104,18 +105,18 @@ class _Eye:
             scale = getattr(module, "embed_scale", 1.0)  # Gemma scales what it looks up
             self.see(("weight", None), x.reshape(-1), out, lambda g: g.flatten(0, -2) * scale)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
-            self.see(("weight", None), patches(module, x), out, lambda g: g.flatten(2).mT.flatten(0, 1))
+            self.see(("weight", None), patches(module, x), out, lambda g: g.flatten(2).mT)
         else:
             self.see(("weight", None), x.flatten(0, -2), out, lambda g: g.flatten(0, -2))
 
 
 def patches(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution multiplies: one row for every position, `in * kh * kw` columns."""
+    """What a convolution multiplies, `examples x positions x columns`: `in * kh * kw` columns, group by group."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     one = isinstance(module, nn.Conv1d)  # unfold knows only two dimensions
     kernel, dilation, stride = ((1, *s) if one else s for s in (module.kernel_size, module.dilation, module.stride))
-    return F.unfold(x.unsqueeze(2) if one else x, kernel, dilation, 0, stride).mT.flatten(0, 1)
+    return F.unfold(x.unsqueeze(2) if one else x, kernel, dilation, 0, stride).mT
 
 
 def _swap(module: nn.Module, eye: _Eye) -> Callable[[], None]:

@@ -234,7 +234,8 @@ def _told(value: Unit | Matrix) -> dict[str, Any]:
 
 
 def _unit(told: Mapping[str, Any]) -> Unit:
-    return Unit(**{**told, "matrices": tuple(Matrix(**matrix) for matrix in told["matrices"])})
+    matrices = (Matrix(**{**matrix, "stored": tuple(matrix.get("stored", ()))}) for matrix in told["matrices"])
+    return Unit(**{**told, "matrices": tuple(matrices)})
 
 
 def _plain(value: Any) -> Any:

@@ -160,10 +160,10 @@ class _PackedMatrix:
     transposed: bool
 
     def read(self) -> Tensor:
-        rows, cols = self.shape[::-1] if self.transposed else self.shape
+        rows, cols = self.shape[::-1] if self.transposed else (self.shape[0], math.prod(self.shape[1:]))
         parts = self.edit.payload(rows, cols)
         values = self.edit.decode({name: self._part(name, part) for name, part in parts.items()})
-        return values.T if self.transposed else values
+        return values.T if self.transposed else values.reshape(self.shape)
 
     def _part(self, name: str, part: Part) -> Tensor:
         stored = self.checkpoint.read(f"{self.key}.{name}")
@@ -199,7 +199,8 @@ def _packed(checkpoint: Checkpoint, about: Mapping[str, Any]) -> dict[str, Sourc
         rows, cols = one["shape"]
         transposed = bool(one.get("transposed"))
         edit: Any = edits.parse(one["edit"])
-        matrix = _PackedMatrix(checkpoint, key, edit, (cols, rows) if transposed else (rows, cols), transposed)
+        shape = (cols, rows) if transposed else tuple(one.get("stored") or (rows, cols))
+        matrix = _PackedMatrix(checkpoint, key, edit, shape, transposed)
         name, _, index = key.partition("#")
         if index:
             stacks.setdefault(name, {})[int(index)] = matrix

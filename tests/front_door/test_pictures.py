@@ -1,0 +1,136 @@
+"""Image models through the same front door: inspect, measure, survey, plan, apply, cut."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from secateur.cut import apply, cut, inspect, plan, survey
+from secateur.measure import measure
+from secateur.parts.menus import load_menu, save_plan
+from secateur.parts.vision import open_vision
+from secateur.types import BudgetError, DataError, ModelError, SecateurError
+
+
+@pytest.fixture(scope="module")
+def spotter(tmp_path_factory):
+    """A small keyword spotter of random weights, and examples that it labels itself, nine of ten right."""
+    place = tmp_path_factory.mktemp("pictures")
+    draw = torch.Generator().manual_seed(0)
+
+    def some(*shape, around=0.0):
+        return torch.randn(shape, generator=draw) / max(np.prod(shape[1:]), 1) ** 0.5 + around
+
+    tensors = {"conv.weight": some(16, 1, 10, 4), "conv.bias": some(16), "linear.weight": some(12, 16) * 9}
+    tensors |= {"linear.bias": some(12)}
+    for path in ("conv", *(f"block{i}.{kind}" for i in (1, 2) for kind in ("depthwise", "pointwise"))):
+        if path != "conv":
+            tensors |= {f"{path}.weight": some(16, 1, 3, 3) if "depth" in path else some(16, 16, 1, 1)}
+            tensors |= {f"{path}.bias": some(16) * 0.1}
+        tensors |= {f"{path}_bn.weight": some(16).abs() + 0.5, f"{path}_bn.bias": some(16) * 0.3}
+        tensors |= {f"{path}_bn.running_mean": some(16) * 0.1, f"{path}_bn.running_var": some(16).abs() + 0.2}
+    save_file(tensors, place / "kws.safetensors")
+    features = torch.randint(60, 107, (240, 49, 10), generator=draw, dtype=torch.int8)
+    seen = open_vision(place / "kws.safetensors")
+    with torch.no_grad():
+        labels = seen.network(seen.prepare(features)).argmax(1)
+    labels[::10] = 3
+    np.savez(place / "data.npz", features=features.numpy(), labels=labels.numpy().astype(np.uint8))
+    return place / "kws.safetensors", place / "data.npz"
+
+
+@pytest.fixture(scope="module")
+def done(spotter, tmp_path_factory):
+    """One whole job in the packed format."""
+    out = tmp_path_factory.mktemp("jobs") / "out"
+    return out, cut(str(spotter[0]), str(spotter[1]), "60% bytes", out=out, format="packed", samples=100)
+
+
+def test_inspect_says_what_is_in_it(spotter):
+    told = inspect(str(spotter[0]))
+    assert [unit["kind"] for unit in told["units"]] == ["conv"] * 5 + ["linear"]
+    assert told["flops"] == sum(unit["flops"] for unit in told["units"]) > 0
+    assert told["preprocessing"]["shape"] == [1, 49, 10] and not told["skipped"]
+    assert {unit["unit"]: unit["weights"] for unit in told["units"]}["block1.depthwise"] == 16 * 9
+
+
+def test_the_file_is_what_was_priced_and_reads_back(done, spotter):
+    out, result = done
+    bytes_on_disk = (out / "packed.safetensors").stat().st_size
+    assert bytes_on_disk == result["export"]["bytes_on_disk"] == result["spent"]["bytes"]
+    assert bytes_on_disk <= result["budget"]["bytes"]
+    assert result["export"]["logit_error"] < 1e-5 and "secateur" in result["export"]["verified_in"]
+    assert result["damage_measured"] == pytest.approx(result["loss_after"] - result["loss_before"])
+    assert 0 < result["damage_predicted"] < 1 and 0 <= result["accuracy_after"] <= 1
+    assert open_vision(out).weights == sum(value.numel() for value in load_file(spotter[0]).values())
+
+
+def test_measure_puts_them_side_by_side(done, spotter):
+    model, data = map(str, spotter)
+    rows = measure([model, str(done[0])], data, against=model)["rows"]
+    assert rows[0]["kl"] == 0 and rows[0]["agreement"] == 1 and rows[0]["bits_per_weight"] == 32
+    assert rows[1]["kl"] > 0 and rows[1]["bytes"] == done[1]["spent"]["bytes"]
+    assert rows[1]["bits_per_weight"] == pytest.approx(done[1]["spent"]["bits_per_weight"])
+    assert rows[0]["tokens"] == 240 and rows[0]["flops"] == rows[1]["flops"]
+    seen = open_vision(model)
+    with np.load(data) as held, torch.no_grad():
+        logits = seen.network(seen.prepare(torch.from_numpy(held["features"])))
+        labels = torch.from_numpy(held["labels"]).long()
+    assert rows[0]["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert rows[0]["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+
+
+def test_three_steps_are_one_and_a_broken_run_goes_on(done, spotter, tmp_path):
+    model, data = map(str, spotter)
+    menu = survey(model, data, format="packed", out=tmp_path / "menu", samples=100)
+    assert [unit.kind for unit in load_menu(tmp_path / "menu").units] == [unit.kind for unit in menu.units]
+    (chosen,) = plan(tmp_path / "menu", ["60% bytes"])
+    save_plan(chosen, tmp_path / "plan.yaml")
+    result = apply(model, tmp_path / "plan.yaml", data=data, out=tmp_path / "out", menu=tmp_path / "menu", samples=100)
+    assert result["edits"] == done[1]["edits"]
+    assert (tmp_path / "out" / "packed.safetensors").read_bytes() == (done[0] / "packed.safetensors").read_bytes()
+
+
+def test_plain_tensors_for_everybody(spotter, tmp_path):
+    model, data = map(str, spotter)
+    how = {"format": "safetensors", "samples": 100, "pin": {"*.pointwise": "int(bits=4, group=16)"}}
+    result = cut(model, data, "100% bytes", out=tmp_path / "out", **how)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert {name: value.shape for name, value in tensors.items()} == {
+        name: value.shape for name, value in load_file(model).items()
+    }
+    assert len(tensors["block1.pointwise.weight"][0].unique()) <= 16
+    assert result["export"]["verified_in"].startswith("secateur")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["preprocessing"]["mean"] == [83.0]
+
+
+def test_what_is_refused_and_how(spotter, tmp_path):
+    model, data = map(str, spotter)
+    with pytest.raises(BudgetError, match="cheapest"):
+        cut(model, data, "1 KB", out=tmp_path / "out", format="packed", samples=100)
+    np.savez(tmp_path / "wrong.npz", images=np.zeros((90, 8, 8, 3), np.uint8), labels=np.zeros(90, np.uint8))
+    with pytest.raises(DataError, match=r"of shape \[8, 8, 3\], and the network takes \[1, 49, 10\]"):
+        cut(model, str(tmp_path / "wrong.npz"), "60% bytes", out=tmp_path / "out", format="packed")
+    with pytest.raises(SecateurError, match="`--seq-len` is for language models"):
+        measure([model], data, seq_len=4)
+    tensors = load_file(model)
+    tensors["block2.pointwise.weight"][3, 4] = torch.nan
+    save_file(tensors, tmp_path / "kws.safetensors")
+    with pytest.raises(ModelError, match=r"`block2\.pointwise\.weight` holds 1 NaN"):
+        cut(str(tmp_path / "kws.safetensors"), data, "60% bytes", out=tmp_path / "out", format="packed", samples=100)
+
+
+def test_a_real_resnet_from_the_command_line(secateur, shared, tmp_path):
+    """Uniform 4 bits on ResNet-20 costs little; what is predicted is what is measured, within its error."""
+    model = shared / "models/cifar_resnet/resnet20_jpeg.safetensors"
+    how = ("--data", shared / "data/cifar10/train_5000.npz", "--samples", 60, "--format", "packed", "--json")
+    said = secateur("cut", model, "--budget", "4.5 bits/weight", "-o", tmp_path / "out", *how)
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert told["spent"]["bits_per_weight"] <= 4.5
+    assert told["kl"] < 0.06 and told["agreement"] > 0.9
