@@ -113,9 +113,8 @@ def test_only_to_safetensors(tiny, tmp_path):
     ("name", "why"),
     [
         ("gguf", "does not write gguf files yet"),
-        ("onnx", "does not write onnx files yet"),
         ("packd", r"did you mean `packed`\?"),
-        ("zip", "there are compressed-tensors, packed, safetensors"),
+        ("zip", "there are compressed-tensors"),
         ("_write", "there is no format"),
     ],
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from secateur.model.checkpoint import Checkpoint
 
 #: asked for often, and separate pieces of work
-PLANNED = ("gguf", "onnx")
+PLANNED = ("gguf",)
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,12 @@ def decoded_in_transformers(folder: Path, tokens: Tensor) -> Tensor:
     return logits
 
 
-def compare(logits: Tensor, reference: Tensor, folder: Path) -> float:
+def compare(logits: Tensor, reference: Tensor, folder: Path, limit: float = LIMIT) -> float:
     """Relative error of the logits; an ExportError if it is above the limit or not a number."""
     reference = reference.float().reshape(logits.shape)
     error = float((logits - reference).norm() / reference.norm().clamp_min(1e-30))
-    if not error <= LIMIT:
-        said = f"its logits differ from ours by {error:.2g} of their size (limit {LIMIT})"
+    if not error <= limit:
+        said = f"its logits differ from ours by {error:.2g} of their size (limit {limit})"
         raise ExportError(f"the export in {folder} loads, but {said}", _OURS)
     return error
 

@@ -1,0 +1,200 @@
+"""ONNX: what ONNX Runtime runs on phones, in browsers and on processors of every make.
+
+Linear layers and embeddings are `MatMulNBits` and `GatherBlockQuantized` of 2, 4 or 8 bits in blocks of 16 to 256, each
+with bits and blocks of its own; what is kept lies in its own number type and is cast when the file is loaded. The input
+is token numbers [batch, length], both of any size; the output float32 logits. No cache: every call reads the whole text
+anew, which scores and embeds text; to generate long ones use a runtime with a cache.
+
+What is quoted is the size of `model.onnx.data`, to the byte; `model.onnx`, the graph, comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.export import Finished, _blocks
+from secateur.export._blocks import Blocks, Gather, Multiply
+from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
+from secateur.export._dress import decoded, dress
+from secateur.export._graph import DATA, FILE, graph, padded, ready, save, session, widths
+from secateur.export._verify import compare
+from secateur.export._write import Layout, layout_bytes, write_config
+from secateur.export.torch_export import traced
+from secateur.maths.grids import Coded
+from secateur.model.anatomy import Anatomy, skeleton
+from secateur.model.checkpoint import Checkpoint
+from secateur.model.matrix import place
+from secateur.parts.edits.int import Int
+from secateur.parts.edits.keep import Keep
+from secateur.types import Edit, ExportError, Matrix, Plan, Unit
+
+#: what the runtime's 8-bit inputs may do to the logits, as a share of their size (0.5% to 0.8% to every product); the
+#: weights themselves are checked with exact inputs, to the limit of all formats
+ROUNDED_LIMIT = 0.2
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """`source` is the uncut model: without one the format only tells what it can hold."""
+
+    source: Checkpoint | None = None
+    anatomy: Anatomy | None = None
+    name: str = "onnx"
+
+    def __post_init__(self) -> None:
+        if self.source is not None:
+            ready()
+
+    @property
+    def disk(self) -> Onnx:
+        return self
+
+    def edits(self) -> tuple[Edit, ...]:
+        """Two bits in blocks of 16 and 256 run as well, forty times slower, and are left for those who ask."""
+        groups = {2: (32, 64, 128), 4: (32, 64, 128, 256), 8: (64, 128)}
+        ints = [Int(bits, group, even) for bits, some in groups.items() for group in some for even in (True, False)]
+        return (Keep(), *ints)
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        if why := dense_refuses(unit):
+            return why
+        if isinstance(edit, Keep):
+            return None
+        if unit.kind == "experts":
+            return "experts in one tensor have an operator of their own in ONNX Runtime, which is not written yet"
+        if isinstance(edit, Int) and self.source is not None and edit.bits not in widths():
+            return f"the installed ONNX Runtime does not run integers of {edit.bits} bits"
+        return _blocks.refuses(edit) or groups_refuse(unit, edit)
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        """Every node has bits and blocks of its own."""
+        return ()
+
+    def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        if not isinstance(edit, Int):
+            return dense_layout(unit, dtype)
+        return {name: one for m in unit.matrices for name, one in _blocks.layout(m, edit, dtype).items()}
+
+    def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        if not isinstance(edit, Int):
+            return dense_encode(unit, coded, dtype)
+        made = [_blocks.encode(m, edit, coded[m.key].tensors, dtype) for m in unit.matrices]
+        return {name: tensor for one in made for name, tensor in one.items()}
+
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        return values
+
+    def tensor_bytes(self, name: str, layout: Layout) -> int:
+        return padded(layout_bytes(layout))
+
+    def base_bytes(self) -> int:
+        return 0
+
+    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
+        return dict(stored)
+
+    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(tensors)
+
+    def write(self, finished: Finished, folder: Path) -> list[Path]:
+        """Trace the network with its layers exchanged for the runtime's. All stored tensors are in memory."""
+        assert self.source is not None and self.anatomy is not None, "a format found without a model writes nothing"
+        held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
+        network = self._exchanged(finished, held)
+        called = str(self.source.folder)
+        model = graph(traced(network, called), "tokens", "logits", held)
+        return save(model, held, folder, {"secateur.model": called})
+
+    def files(self, folder: Path) -> list[Path]:
+        return [file for file in (folder / DATA, folder / FILE) if file.exists()]
+
+    def priced(self, files: Sequence[Path]) -> int:
+        return sum(file.stat().st_size for file in files if file.name == DATA)
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        """config.json says what lies beside it, and comes last."""
+        write_config(folder, {**config, "quantization_config": {"quant_method": "secateur", "format": self.name}})
+
+    def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+        """Run the file in ONNX Runtime twice: with inputs as they are, where the logits must be ours, and as shipped,
+        with inputs rounded to 8 bits; `logit_error` is that of the file as shipped, `logit_error_exact` the other."""
+        import onnxruntime
+
+        said = f"onnxruntime {onnxruntime.__version__}"
+        shipped = _run(folder / FILE, tokens)
+        if reference_logits is None:
+            return {"verified_in": f"{said} (run, nothing compared)", "logit_error": None}
+        exact = folder / ".exact.onnx"
+        try:
+            _rewrite_exact(folder / FILE, exact)
+            error = compare(_run(exact, tokens), reference_logits, folder)
+        finally:
+            exact.unlink(missing_ok=True)
+        rounded = compare(shipped, reference_logits, folder, ROUNDED_LIMIT)
+        return {"verified_in": said, "logit_error": rounded, "logit_error_exact": error}
+
+    def _exchanged(self, finished: Finished, held: Mapping[str, Tensor]) -> nn.Module:
+        """The network on stored tensors: cut layers are the runtime's operators, all others cast what they need."""
+        assert self.source is not None and self.anatomy is not None
+        cut = {u: e for u in finished.units if isinstance(e := finished.edits[u.name], Int)}
+        kept = [unit for unit in finished.units if unit not in cut]
+        gone = {m.tensor for unit in finished.units for m in unit.matrices}
+        rest = [name for name in held if name in self.source.tensors and name not in gone]
+        made: dict[str, nn.Module] = decoded(kept, finished.edits, rest, held.__getitem__)
+        network = skeleton(self.source)
+        for unit, edit in cut.items():
+            for matrix in unit.matrices:
+                self._exchange(network, unit, matrix, Blocks(matrix, edit, held), made)
+        return dress(network, self.anatomy.sources, made)
+
+    def _exchange(
+        self, network: nn.Module, unit: Unit, matrix: Matrix, blocks: Blocks, made: Mapping[str, nn.Module]
+    ) -> None:
+        assert self.anatomy is not None
+        path = place(matrix).module
+        if unit.kind != "embedding":
+            _replace(network, path, Multiply(blocks, self._bias(path, made)))
+            return
+        old: Any = network.get_submodule(path)
+        factor = getattr(old, "embed_scale", None)
+        _replace(network, path, Gather(blocks, None if factor is None else torch.as_tensor(factor).float()))
+        if self.anatomy.tied:
+            _replace(network, self.anatomy.head, Multiply(blocks, self._bias(self.anatomy.head, made)))
+
+    def _bias(self, path: str, made: Mapping[str, nn.Module]) -> nn.Module | None:
+        assert self.anatomy is not None
+        pieces = self.anatomy.sources.get(f"{path}.bias")
+        return made[pieces[0].tensor] if pieces else None
+
+
+def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)
+
+
+def _run(file: Path, tokens: Tensor) -> Tensor:
+    """Logits of a file as ONNX Runtime gives them."""
+    try:
+        (logits,) = session(file).run(None, {"tokens": tokens.cpu().numpy()})
+    except Exception as error:  # whatever a runtime of somebody else's raises, the file did not run
+        hint = "this is a fault of Secateur or of the installed runtime; please report it with its version"
+        raise ExportError(f"ONNX Runtime cannot run {file}: {type(error).__name__}: {error}", hint) from error
+    return torch.from_numpy(logits)
+
+
+def _rewrite_exact(file: Path, out: Path) -> None:
+    """The same graph over the same data, its products with inputs as they are."""
+    import onnx
+
+    model = onnx.load(str(file), load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = _blocks.EXACT
+    out.write_bytes(model.SerializeToString())
