@@ -24,7 +24,7 @@ from secateur.case import Case, Samples, Tell, compare, open_case, silent, work_
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._write import write_text
 from secateur.maths.grids import Coded
-from secateur.maths.settle import settle
+from secateur.maths.settle import Task, settle_all
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
@@ -258,28 +258,38 @@ class Walk:
     def _cut(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
         """Cut loaded units in place and write their part of the file; what the runtime will see of their matrices."""
         out: dict[Matrix, Tensor] = {}
+        coded, dtype = self._rounded(units), self.case.dtype_of
         for unit in units:
-            edit, network = self.edits[unit.name], self.case.stream.network
-            coded = {m.key: self._rounded(unit, m, view(network, m), edit) for m in unit.matrices}
-            tensors = self.case.format.encode(unit, edit, coded, self.case.dtype_of(unit, edit))
+            edit = self.edits[unit.name]
+            mine = {m.key: coded[m.key] for m in unit.matrices}
+            tensors = self.case.format.encode(unit, edit, mine, dtype(unit, edit))
             Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
             for m in unit.matrices:
-                seen = self.case.format.seen(unit, edit, coded[m.key].values, self.case.dtype_of(unit, edit))
-                put(network, m, seen)
+                seen = self.case.format.seen(unit, edit, mine[m.key].values, dtype(unit, edit))
+                put(self.case.stream.network, m, seen)
                 if unit.block is None:
                     out[m] = seen
         return out
 
-    def _rounded(self, unit: Unit, matrix: Matrix, w: Tensor, edit: Edit) -> Coded:
-        grid = edit.grid(self.case.dtype)  # type: ignore[attr-defined]
-        if isinstance(edit, Keep) or grid is None:
-            return Coded(w.clone(), {})
-        f = self.factors(unit)[matrix.key]
-        done = settle(w, grid, f.a.to(w.device), f.g.to(w.device), sides=self.sides)
-        self.found.damage += done.damage
-        if done.bad_rows:
-            self.found.bad_rows.append({"unit": matrix.key, "rows": list(done.bad_rows)})
-        return done.grid.code(done.values)
+    def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
+        """The matrices of loaded units on their grids, settled side by side; those without a grid as they are."""
+        coded: dict[str, Coded] = {}
+        tasks: dict[str, Task] = {}
+        for unit in units:
+            grid = self.edits[unit.name].grid(self.case.dtype)  # type: ignore[attr-defined]
+            factors = {} if grid is None else self.factors(unit)
+            for m in unit.matrices:
+                w = view(self.case.stream.network, m)
+                if grid is None:
+                    coded[m.key] = Coded(w.clone(), {})
+                else:
+                    tasks[m.key] = Task(w, grid, factors[m.key].a.to(w.device), factors[m.key].g.to(w.device))
+        for key, done in zip(tasks, settle_all(list(tasks.values()), self.sides), strict=True):
+            self.found.damage += done.damage
+            if done.bad_rows:
+                self.found.bad_rows.append({"unit": key, "rows": list(done.bad_rows)})
+            coded[key] = done.grid.code(done.values)
+        return coded
 
 
 # the file

@@ -128,15 +128,20 @@ def _rows(
     }
     for units, factors in statistics(case, work, seed, tell):
         with case.stream.loaded(*modules_of(case, units)):
+            found = {unit.name: complete(unit, factors) for unit in units}
+            cut = [unit for unit in units if _any_cut(offered[unit.name])]
+            matrices = {m.key: view(case.stream.network, m) for unit in cut for m in unit.matrices}
+            told = {key: one for unit in cut for key, one in found[unit.name].items()}
+            made = rule.rows(cut, offered, matrices, told, case.dtype)
             for unit in units:
-                row = damages.Row(np.zeros(len(menu)), np.zeros(len(menu)))
-                found = complete(unit, factors)
-                if any(edit is not None and not isinstance(edit, Keep) for edit in offered[unit.name]):
-                    matrices = {m.key: view(case.stream.network, m) for m in unit.matrices}
-                    row = rule.row(unit, offered[unit.name], matrices, found, case.dtype)
-                store_factors(work, place[unit.name], found)
+                row = made.get(unit.name) or damages.Row(np.zeros(len(menu)), np.zeros(len(menu)))
+                store_factors(work, place[unit.name], found[unit.name])
                 _store(work, place[unit.name], row)
     return {unit.name: _stored(work, place[unit.name]) for unit in case.units}
+
+
+def _any_cut(edits: Sequence[Edit | None]) -> bool:
+    return any(edit is not None and not isinstance(edit, Keep) for edit in edits)
 
 
 def modules_of(case: Case, units: Sequence[Unit]) -> list[str]:

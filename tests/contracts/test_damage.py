@@ -50,7 +50,7 @@ def row_of(rule, unit=PAIR, menu=MENU, **changed):
     factors = {
         key: replace(f, **{side: getattr(f, side) * by for side, by in changed.items()}) for key, f in factors.items()
     }
-    return rule.row(unit, menu, weights, factors, "float16")
+    return rule.rows([unit], {unit.name: menu}, weights, factors, "float16")[unit.name]
 
 
 def test_a_rule_that_is_not_there():
@@ -85,6 +85,15 @@ def test_a_unit_is_the_sum_of_its_matrices(rule):
 
 
 @EVERY
+def test_units_together_are_units_one_by_one(rule):
+    weights, factors = given()
+    ones = [replace(PAIR, name=m.key, matrices=(m,)) for m in PAIR.matrices]
+    together = rule.rows(ones, {one.name: MENU for one in ones}, weights, factors, "float16")
+    for one in ones:
+        np.testing.assert_array_equal(together[one.name].damage, row_of(rule, one).damage)
+
+
+@EVERY
 def test_twice_the_inputs_square_is_twice_the_damage(rule):
     np.testing.assert_allclose(row_of(rule, a=2.0).damage, 2 * row_of(rule).damage, rtol=1e-3)
 
@@ -111,7 +120,7 @@ def test_probes_are_whole_and_what_is_expected_of_them_falls(rule):
 def test_nothing_is_changed(rule):
     weights, factors = given()
     before = {key: (weights[key].clone(), f.a.clone(), f.g.clone()) for key, f in factors.items()}
-    rule.row(PAIR, MENU, weights, factors, "float16")
+    rule.rows([PAIR], {PAIR.name: MENU}, weights, factors, "float16")
     for key, f in factors.items():
         assert all(torch.equal(x, y) for x, y in zip(before[key], (weights[key], f.a, f.g), strict=True))
 
@@ -120,7 +129,7 @@ def test_nothing_is_changed(rule):
 def test_what_nobody_hears_does_no_damage(rule):
     weights, factors = given()
     silent = {key: replace(f, g=0 * f.g) for key, f in factors.items()}
-    assert not rule.row(PAIR, MENU, weights, silent, "float16").damage.any()
+    assert not rule.rows([PAIR], {PAIR.name: MENU}, weights, silent, "float16")[PAIR.name].damage.any()
 
 
 @EVERY
@@ -132,7 +141,8 @@ def test_few_rows_that_are_heard_are_not_overlooked(rule):
         g = torch.zeros(ROWS)
         g[heard] = 0.01
         one = replace(PAIR, matrices=PAIR.matrices[:1])
-        found.append(rule.row(one, MENU, weights, {"a": replace(factors["a"], g=g)}, "float16").damage[1:-1])
+        told = {"a": replace(factors["a"], g=g)}
+        found.append(rule.rows([one], {one.name: MENU}, weights, told, "float16")[one.name].damage[1:-1])
     assert np.isfinite(found).all()
     assert (np.max(found, 0) < 3 * np.min(found, 0)).all()
 

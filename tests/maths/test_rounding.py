@@ -5,10 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from secateur.maths import rounding
 from secateur.maths.factor import damped, unit_upper
-from secateur.maths.grids.affine import Affine, FittedAffine, stacked
+from secateur.maths.grids.affine import Affine, FittedAffine
 from secateur.maths.grids.floats import Float
-from secateur.maths.rounding import damage, feedback, feedback_two_sided, nearest, refit
+from secateur.maths.rounding import (
+    Job,
+    damage,
+    feedback,
+    feedback_side_by_side,
+    feedback_two_sided,
+    nearest,
+    refit,
+)
 
 SIZES = [(70, 100), (33, 31), (1, 5), (5, 1), (32, 64), (1, 1)]
 
@@ -114,20 +123,28 @@ def test_two_sides_are_two_sides():
     assert torch.equal(turned.T, feedback_two_sided(w, grid, u, v))
 
 
-def test_candidates_at_once_are_candidates_one_by_one():
-    w, a, _, u, v, _ = case(35, 64)
-    w, u, v = w.float(), u.float(), v.float()
-    for kinds in (
-        [Affine(2, 32), Affine(2, 16)],
-        [Affine(3, 32, False), Affine(3, 64, False)],
-        [Affine(2, 32), Affine(4, 0), Affine(8, 64), Affine(3, 32, False)],
-        [Affine(2, 32), Affine(1, 32, False, zeros=torch.float8_e4m3fn)],
-    ):
-        grids = [kind.fit(w, a.diagonal()) for kind in kinds]
-        together = feedback_two_sided(w, stacked(grids), u, v)
-        alone = torch.stack([feedback_two_sided(w, grid, u, v) for grid in grids])
-        assert together.shape == (len(kinds), 35, 64)
-        assert torch.equal(together, alone)
+def test_side_by_side_is_one_by_one():
+    jobs = []
+    for at, (rows, cols) in enumerate([(35, 64), (64, 32), (96, 64), (31, 160)]):
+        _, a, _, u, v, _ = case(rows, cols)
+        w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(at))
+        kinds = [
+            *(Affine(2, 32), Affine(4, 0), Affine(8, 32), Affine(3, 32, False)),
+            *(Affine(1, 32, False, zeros=torch.float8_e4m3fn), Float("fp8"), Float("nvfp4")),
+        ]
+        jobs += [Job(w, kind.fit(w, a.diagonal().float()), u.float(), v.float()) for kind in kinds]
+    together = feedback_side_by_side(jobs)
+    for job, values in zip(jobs, together, strict=True):
+        assert torch.equal(values, feedback_two_sided(job.w, job.grid, job.u, job.v))
+
+
+def test_side_by_side_keeps_to_its_share_of_memory(monkeypatch):
+    _, _, _, u, v, _ = case(64, 64)
+    w = torch.randn(64, 64)
+    job = Job(w, Affine(3, 32).fit(w), u.float(), v.float())
+    monkeypatch.setattr(rounding, "TOGETHER", 2 * w.numel())
+    sizes = [len(group) for group in rounding._groups([job] * 5)]
+    assert sizes == [2, 2, 1]
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(70, 100), (33, 31)])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from secateur.maths.factor import damped, unit_upper
-from secateur.maths.grids.affine import Affine, FittedAffine, stacked
-from secateur.maths.rounding import damage, feedback, feedback_two_sided, nearest
+from secateur.maths.grids.affine import Affine, FittedAffine
+from secateur.maths.rounding import Job, damage, feedback, feedback_side_by_side, feedback_two_sided, nearest
 from secateur.maths.settle import Metric
 
 
@@ -168,7 +168,8 @@ def test_cells_may_hold_scalars_that_do_not_help_each_other(step):
     weight = blocks.diagonal(dim1=1, dim2=2).flatten()
     alone = [feedback_two_sided(w, grid, u, v, weight) for grid in grids]
     assert torch.equal(alone[0], cell_by_cell(w, grids[0], u, v, weight)[0])
-    assert torch.equal(feedback_two_sided(w, stacked(grids), u, v, weight), torch.stack(alone))
+    together = feedback_side_by_side([Job(w, grid, u, v, weight) for grid in grids])
+    assert torch.equal(torch.stack(together), torch.stack(alone))
 
 
 @pytest.mark.parametrize("seed", range(3))

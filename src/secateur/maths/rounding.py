@@ -14,13 +14,20 @@ cell (`unit_upper` of that step), which is snapped as a whole; D_j is a block, w
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .grids import Fitted
+from .grids.affine import snap_together
 
 TILE = 32
+#: so many weights of small matrices are swept side by side
+TOGETHER = 1 << 22
 
 
 def nearest(w: Tensor, grid: Fitted, weight: Tensor | None = None) -> Tensor:
@@ -68,82 +75,171 @@ def feedback(w: Tensor, grid: Fitted, u: Tensor, weight: Tensor | None = None) -
     return out
 
 
-def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Two-sided error feedback: values on the grid, [rows, cols]. `u` [cols, cols] and `v` [rows, rows] strictly upper,
-    `u` by cells where the grid has them; `weight` [cols] is then the diagonal of D.
+@dataclass(frozen=True)
+class Job:
+    """One matrix `w` [rows, cols] to be swept onto a grid: `u` [cols, cols] and `v` [rows, rows] strictly upper, `u` by
+    cells where the grid has them; `weight` [cols] is then the diagonal of D."""
 
-    A grid that holds several candidates (scale [n, rows, cols]) is swept for all of them at once: [n, rows, cols].
-    Tiles on one anti-diagonal are independent, and so are the cells on one anti-diagonal inside them: a sweep takes
-    about 2 (rows + cols / step) vector steps and two matmuls per tile. Rows of a tile are kept upside down, so that the
-    anti-diagonals become diagonals, which are views.
+    w: Tensor
+    grid: Fitted
+    u: Tensor
+    v: Tensor
+    weight: Tensor | None = None
+
+
+def feedback_two_sided(w: Tensor, grid: Fitted, u: Tensor, v: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Two-sided error feedback of one matrix (see `Job`): values on the grid, [rows, cols]."""
+    return _swept([Job(w, grid, u, v, weight)])[0]
+
+
+def feedback_side_by_side(jobs: Sequence[Job]) -> list[Tensor]:
+    """Two-sided feedback of many matrices, each as if it were alone.
+
+    A sweep takes about 2 (rows + cols / step) vector steps, and small matrices spend their time on starting them: so
+    those whose grids snap alike take them together, up to `TOGETHER` weights at once.
     """
-    rows, cols = w.shape
-    n = len(grid.scale) if grid.scale.ndim == 3 else 1
-    high, wide = -(-rows // TILE), -(-cols // TILE)
-    wt, scale = _tiles(w.expand(n, rows, cols)), _tiles(grid.scale.expand(n, rows, cols), 1.0)
-    zero = None if grid.zero is None else _tiles(grid.zero.expand(n, rows, cols))
-    u = pad(u, (0, wide * TILE - cols, 0, wide * TILE - cols))
-    v = pad(v, (0, high * TILE - rows, 0, high * TILE - rows))
-    u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).unsqueeze(1).contiguous()  # [col tile, 1, all cols, tile]
-    v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).unsqueeze(1).contiguous()  # rows upside down
-    u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)]).unsqueeze(1)
-    v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)])
-    v_own = v_own.flip(1, 2).mT.contiguous().unsqueeze(1)
-    if weight is not None:
-        weight = pad(weight, (0, wide * TILE - cols), value=1.0).view(wide, 1, -1, grid.step)
-    # errors E by column tile and F = E + V'E by row tile, as they become known; the right way up
-    e, f = w.new_zeros(wide, n, high * TILE, TILE), w.new_zeros(high, n, TILE, wide * TILE)
-    out = torch.empty_like(wt)
-    for s in range(high + wide - 1):
-        i = torch.arange(max(0, s - wide + 1), min(high, s + 1), device=w.device)
+    out: list[Tensor] = [job.w for job in jobs]
+    for group in _groups(jobs):
+        for at, values in zip(group, _swept([jobs[at] for at in group]), strict=True):
+            out[at] = values
+    return out
+
+
+def _groups(jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """Which jobs are swept together."""
+    open_: dict[Hashable, tuple[int, list[int]]] = {}
+    for at, job in enumerate(jobs):
+        manner = (getattr(job.grid, "manner", at), job.grid.step, job.weight is None, job.w.device)
+        size, group = open_.get(manner, (0, []))
+        if group and size + job.w.numel() > TOGETHER:
+            yield group
+            size, group = 0, []
+        open_[manner] = size + job.w.numel(), [*group, at]
+    yield from (group for _, group in open_.values())
+
+
+def _swept(jobs: Sequence[Job]) -> list[Tensor]:
+    """Tiles on one anti-diagonal are independent, and so are the cells on one anti-diagonal inside them; rows of a tile
+    are kept upside down, so that the anti-diagonals become diagonals, which are views."""
+    tiled = [_Tiled(job) for job in jobs]
+    for s in range(max(one.fronts for one in tiled)):
+        now = [one for one in tiled if s < one.fronts]
+        fronts = [one.front(s) for one in now]
+        sizes = [len(front.i) for front in fronts]
+        w, x, c, scale, u, v = (
+            _joined([getattr(front, name) for front in fronts]) for name in ("w", "x", "c", "scale", "u", "v")
+        )
+        zeros = [front.zero for front in fronts]
+        if any(zero is not None for zero in zeros):
+            zeros = [torch.zeros_like(f.scale) if f.zero is None else f.zero for f in fronts]
+        weight = _joined([front.weight for front in fronts if front.weight is not None])
+        snap = snap_together([one.grid for one in now], sizes)
+        q = _inside(snap, now[0].grid.step, w, x, c, scale, _joined([z for z in zeros if z is not None]), u, v, weight)
+        for one, front, qs, cs in zip(now, fronts, q.split(sizes), c.split(sizes), strict=True):
+            one.put(front, qs, cs)
+    return [one.values() for one in tiled]
+
+
+def _joined(parts: Sequence[Tensor]) -> Any:
+    return None if not parts else parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+@dataclass
+class _Front:
+    """The tiles of one matrix on one anti-diagonal, [tiles, TILE, TILE]."""
+
+    i: Tensor
+    j: Tensor
+    w: Tensor
+    x: Tensor  # W + F U from the left
+    c: Tensor  # V'E from above
+    scale: Tensor
+    zero: Tensor | None
+    u: Tensor
+    v: Tensor
+    weight: Tensor | None
+
+
+class _Tiled:
+    """One matrix in tiles, with the errors E (by column tile) and F = E + V'E (by row tile) as they become known."""
+
+    def __init__(self, job: Job):
+        self.grid, (self.rows, self.cols) = job.grid, job.w.shape
+        self.high, self.wide = high, wide = -(-self.rows // TILE), -(-self.cols // TILE)
+        self.fronts = high + wide - 1
+        self.w, self.scale = _tiles(job.w), _tiles(job.grid.scale, 1.0)
+        self.zero = None if job.grid.zero is None else _tiles(job.grid.zero)
+        more = wide * TILE - self.cols, high * TILE - self.rows
+        u, v = pad(job.u, (0, more[0], 0, more[0])), pad(job.v, (0, more[1], 0, more[1]))
+        self.u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).contiguous()  # [col tile, all cols, TILE]
+        self.v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).contiguous()  # rows upside down
+        self.u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)])
+        v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)])
+        self.v_own = v_own.flip(1, 2).mT.contiguous()
+        weight = job.weight
+        self.weight = None if weight is None else pad(weight, (0, more[0]), value=1.0).view(wide, -1, job.grid.step)
+        # the right way up
+        self.e = job.w.new_zeros(wide, high * TILE, TILE)
+        self.f = job.w.new_zeros(high, TILE, wide * TILE)
+        self.out = torch.empty_like(self.w)
+
+    def front(self, s: int) -> _Front:
+        """The tiles of anti-diagonal `s`, and what the errors known so far ask of them."""
+        first, last = max(0, s - self.wide + 1), min(self.high, s + 1)
+        i = torch.arange(first, last, device=self.w.device)
         j = s - i
-        above, left = int(i[-1] + 1) * TILE, int(j[0] + 1) * TILE
-        c = v_above[i, :, :, :above] @ e[j, :, :above]
-        own = wt[i, j]
-        x = own + f[i, :, :, :left].flip(2) @ u_left[j, :, :left]
-        at, heed = None if zero is None else zero[i, j], None if weight is None else weight[j]
-        q = _inside(grid, own, x, c, scale[i, j], at, u_own[j], v_own[i], heed)
-        out[i, j] = q
-        error = own - q
-        e.view(wide, n, high, TILE, TILE)[j, :, i] = error.flip(2)
-        f.view(high, n, TILE, wide, TILE)[i, :, :, j] = (error + c).flip(2)
-    out = out.flip(3).permute(2, 0, 3, 1, 4).reshape(n, high * TILE, wide * TILE)[:, :rows, :cols]
-    return out if grid.scale.ndim == 3 else out[0]
+        above, left = last * TILE, (s - first + 1) * TILE
+        w, weight = self.w[i, j], self.weight
+        c = self.v_above[i, :, :above] @ self.e[j, :above]
+        x = w + self.f[i, :, :left].flip(1) @ self.u_left[j, :left]
+        zero, heed = None if self.zero is None else self.zero[i, j], None if weight is None else weight[j]
+        return _Front(i, j, w, x, c, self.scale[i, j], zero, self.u_own[j], self.v_own[i], heed)
+
+    def put(self, front: _Front, q: Tensor, c: Tensor) -> None:
+        """Values of a front in their places, and its errors where later fronts look for them."""
+        i, j, error = front.i, front.j, front.w - q
+        self.out[i, j] = q
+        self.e.view(self.wide, self.high, TILE, TILE)[j, i] = error.flip(1)
+        self.f.view(self.high, TILE, self.wide, TILE)[i, :, j] = (error + c).flip(1)
+
+    def values(self) -> Tensor:
+        whole = self.out.flip(2).permute(0, 2, 1, 3).reshape(self.high * TILE, self.wide * TILE)
+        return whole[: self.rows, : self.cols].contiguous()
 
 
 def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:
-    """[n, rows, cols] as [row tiles, col tiles, n, TILE, TILE], padded with `fill`, rows of each tile upside down."""
-    n, rows, cols = x.shape
+    """[rows, cols] as [row tiles, col tiles, TILE, TILE], padded with `fill`, rows of each tile upside down."""
+    rows, cols = x.shape
     x = pad(x, (0, -cols % TILE, 0, -rows % TILE), value=fill)
-    return x.view(n, -1, TILE, x.shape[2] // TILE, TILE).permute(1, 3, 0, 2, 4).flip(3).contiguous()
+    return x.view(-1, TILE, x.shape[1] // TILE, TILE).transpose(1, 2).flip(2).contiguous()
 
 
-def _inside(grid, w, x, c, scale, zero, u, v, weight) -> Tensor:
-    """Many tiles at once, [tiles, n, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
+def _inside(snap, step, w, x, c, scale, zero, u, v, weight) -> Tensor:
+    """Many tiles at once, [tiles, TILE, TILE], diagonal by diagonal; completes `c` = V'E in place.
 
-    `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows, `weight` [tiles, 1, cells, step].
+    `x` is W + F U from the left, `v` the transposed upside-down V of the tile's rows, `weight` [tiles, cells, step].
     """
-    q, step = torch.empty_like(w), grid.step
+    q = torch.empty_like(w)
     w, xc, c, qc, scale = (_cells(t, step) for t in (w, x, c, q, scale))
-    zero, us = None if zero is None else _cells(zero, step), u.unflatten(2, (-1, step)).unbind(3)
-    v = v if step == 1 else v.unsqueeze(4)
+    zero, us = None if zero is None else _cells(zero, step), u.unflatten(1, (-1, step)).unbind(2)
+    v = v if step == 1 else v.unsqueeze(3)
     for offset in range(1 - TILE, TILE // step):
         i, j = max(0, -offset), max(0, offset)
         n = min(TILE - i, TILE // step - j)
 
         def on(t, offset=offset):
-            t = t.diagonal(offset, 2, 3)
-            return t if step == 1 else t.mT  # [tiles, n, cells on the diagonal, step]
+            t = t.diagonal(offset, 1, 2)
+            return t if step == 1 else t.mT  # [tiles, cells on the diagonal, step]
 
         cd = on(c)
-        heed = None if weight is None else weight[:, :, j : j + n]
-        qd = _snap(grid, on(xc) + cd, on(scale), None if zero is None else on(zero), heed)
+        heed = () if weight is None or step == 1 else (weight[:, j : j + n],)
+        qd = snap(on(xc) + cd, on(scale), None if zero is None else on(zero), *heed)
         on(qc).copy_(qd)
         error = on(w) - qd
         f = error + cd
-        for uk, fk in zip(us, (f,) if step == 1 else f.unbind(3), strict=True):
-            x[:, :, i : i + n].addcmul_(uk[:, :, j : j + n], fk.unsqueeze(3))  # U[j, l] f_ij, every l to the right
-        c[:, :, :, j : j + n].addcmul_(v[:, :, :, i : i + n], error.unsqueeze(2))  # V[i, k] e_ij for every k below
+        for uk, fk in zip(us, (f,) if step == 1 else f.unbind(2), strict=True):
+            x[:, i : i + n].addcmul_(uk[:, j : j + n], fk.unsqueeze(2))  # U[j, l] f_ij, for every l to the right
+        c[:, :, j : j + n].addcmul_(v[:, :, i : i + n], error.unsqueeze(1))  # V[i, k] e_ij, for every k below
     return q
 
 

@@ -7,6 +7,7 @@ are swept side by side and the best goes on. Nothing here is tuned by gradient, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +15,7 @@ import torch
 from torch import Tensor
 
 from .factor import damped, unit_upper
-from .grids.affine import FittedAffine, stacked
-from .rounding import damage, feedback, feedback_two_sided, nearest, refit
+from .rounding import Job, damage, feedback, feedback_side_by_side, nearest, refit
 
 #: damping of the factors, as a share of their mean diagonal, and the stronger one tried for few levels
 DAMP, STRONG = 0.01, 0.1
@@ -34,8 +34,8 @@ class Metric:
 
     @classmethod
     def of(cls, a: Tensor, g: Tensor | None, damp: float = DAMP, step: int = 1) -> Metric:
-        """From A [cols, cols] and G ([rows, rows], its diagonal, or None), on grids that code `step` columns at once.
-        Dead inputs weigh what damping gives."""
+        """From A [cols, cols] and G ([rows, rows], its diagonal, or None), for a grid that codes `step` columns at
+        once. Dead inputs weigh what damping gives."""
         u, d, used = unit_upper(a, damp, step=step)
         weight = None if step == 1 else d.diagonal(dim1=1, dim2=2).flatten().float()
         a = damped(a.double(), used).float()
@@ -46,9 +46,7 @@ class Metric:
 
     def sweep(self, w: Tensor, grid: Any) -> Tensor:
         """Error feedback, on both sides where the factors allow."""
-        if self.v is None:
-            return feedback(w, grid, self.u, self.weight)
-        return feedback_two_sided(w, grid, self.u, self.v, self.weight)
+        return swept([(self, w, grid)])[0]
 
     def damage(self, error: Tensor) -> Tensor:
         return damage(error, self.a, self.g)
@@ -86,70 +84,119 @@ class Settled:
     bad_rows: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Task:
+    """One matrix to settle: `w` [rows, cols] on `grid`, against A [cols, cols] and G ([rows, rows], its diagonal or
+    None); the effort is the grid's own where none is given."""
+
+    w: Tensor
+    grid: Any
+    a: Tensor
+    g: Tensor | None
+    effort: Effort | None = None
+
+
 def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | None = None, sides: int = 2) -> Settled:
-    """Round `w` [rows, cols] onto `grid` against A and G; `sides` 1 ignores G while rounding, 0 takes the nearest.
+    """One matrix settled: see `settle_all`."""
+    return settle_all([Task(w, grid, a, g, effort)], sides)[0]
 
-    Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
+
+def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
+    """Every matrix rounded onto its grid against its A and G; `sides` 1 ignores G while rounding, 0 takes the nearest.
+
+    Each comes out as if it were alone; but they are swept side by side, which for small matrices is several times
+    faster. Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
     """
-    good = torch.isfinite(w).all(1)
-    if not bool(good.all()):
-        return _without(good, w, grid, a, g, effort, sides)
-    w = w.float()
-    fit = grid.fit(w, a.diagonal())
-    metric = Metric.of(a, g, step=fit.step)
-    if sides == 0:
-        values = nearest(w, fit, metric.a.diagonal())
-        return Settled(values, fit, float(metric.damage(w - values)))
-    if sides == 1:
-        metric = replace(metric, g=g, v=None)
-    effort = Effort.for_bits(getattr(grid, "bits", 8)) if effort is None else effort
-    best = _widest(w, fit, metric, effort)
-    if effort.strong:
-        strong = Metric.of(a, g if sides == 2 else None, STRONG, fit.step)
-        values = strong.sweep(w, best.grid)
-        other = Settled(values, best.grid, float(metric.damage(w - values)))
-        if other.damage < best.damage:
-            best, sweeper = other, strong
-        else:
-            sweeper = metric
-    else:
-        sweeper = metric
-    fit, values = best.grid, best.values
-    for _ in range(effort.refits):
-        fit = refit(w, values, fit, metric.a, metric.g)
-        values = sweeper.sweep(w, fit)
-        now = float(metric.damage(w - values))
-        if now < best.damage:
-            best = Settled(values, fit, now)
-    return best
+    good = [torch.isfinite(task.w).all(1) for task in tasks]
+    whole = [bool(rows.all()) for rows in good]
+    # what is bad is rare, and goes alone
+    out = {
+        at: _without(rows, task, sides)
+        for at, (task, rows) in enumerate(zip(tasks, good, strict=True))
+        if not whole[at]
+    }
+    works = {at: _Work(task, sides) for at, task in enumerate(tasks) if whole[at]}
+    if sides:
+        _settle(list(works.values()))
+    return [out[at] if at in out else works[at].best for at in range(len(tasks))]
 
 
-def _without(
-    good: Tensor, w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | None, sides: int
-) -> Settled:
+class _Work:
+    """One matrix on its way: its metric, and the best that was found for it so far."""
+
+    def __init__(self, task: Task, sides: int):
+        self.task, self.w = task, task.w.float()
+        fit = task.grid.fit(self.w, task.a.diagonal())
+        self.metric = Metric.of(task.a, task.g, step=fit.step)
+        self.g = task.g if sides == 2 else None
+        self.effort = task.effort or Effort.for_bits(getattr(task.grid, "bits", 8))
+        self.best = self.measured(nearest(self.w, fit, self.metric.a.diagonal()), fit) if sides == 0 else None
+        self.fit = fit
+        if sides == 1:
+            self.metric = replace(self.metric, v=None)
+        self.sweeper = self.metric
+
+    def measured(self, values: Tensor, fit: Any) -> Settled:
+        return Settled(values, fit, float(self.metric.damage(self.w - values)))
+
+    def better(self, values: Tensor, fit: Any) -> bool:
+        """Keep these values if they are the best so far."""
+        now = self.measured(values, fit)
+        if self.best is not None and not now.damage < self.best.damage:
+            return False
+        self.best = now
+        return True
+
+
+def _settle(works: Sequence[_Work]) -> None:
+    """Several widths of the scales; for few levels a stronger damping; then scales refitted, each time swept again."""
+    tried = [(work, widened(work.fit, width)) for work in works for width in work.effort.widths]
+    for (work, fit), values in zip(tried, swept([(work.metric, work.w, fit) for work, fit in tried]), strict=True):
+        work.better(values, fit)
+    hard = [work for work in works if work.effort.strong]
+    strong = [Metric.of(work.task.a, work.g, STRONG, work.fit.step) for work in hard]
+    jobs = [(metric, work.w, work.best.grid) for work, metric in zip(hard, strong, strict=True)]
+    for work, metric, values in zip(hard, strong, swept(jobs), strict=True):
+        if work.better(values, work.best.grid):
+            work.sweeper = metric
+    last = {id(work): work.best for work in works}
+    for turn in range(max((work.effort.refits for work in works), default=0)):
+        again = [work for work in works if turn < work.effort.refits]
+        fits = [
+            refit(work.w, last[id(work)].values, last[id(work)].grid, work.metric.a, work.metric.g) for work in again
+        ]
+        jobs = [(work.sweeper, work.w, fit) for work, fit in zip(again, fits, strict=True)]
+        for work, fit, values in zip(again, fits, swept(jobs), strict=True):
+            work.better(values, fit)
+            last[id(work)] = Settled(values, fit, 0.0)
+
+
+def swept(jobs: Sequence[tuple[Metric, Tensor, Any]]) -> list[Tensor]:
+    """Error feedback of matrices onto fitted grids, on both sides where their factors allow."""
+    both = [at for at, (metric, _, _) in enumerate(jobs) if metric.v is not None]
+    sides = feedback_side_by_side(
+        [Job(w, fit, m.u, m.v, m.weight) for m, w, fit in (jobs[at] for at in both) if m.v is not None]
+    )
+    done = dict(zip(both, sides, strict=True))
+    return [
+        done[at] if at in done else feedback(w, fit, metric.u, metric.weight)
+        for at, (metric, w, fit) in enumerate(jobs)
+    ]
+
+
+def _without(good: Tensor, task: Task, sides: int) -> Settled:
     """Only the `good` rows settled, as if there were no others; the rest are zeros, and make up for nobody's errors."""
-    fit = grid.fit(torch.where(good[:, None], w.float(), 0.0), a.diagonal())
+    w, g = task.w, task.g
+    fit = task.grid.fit(torch.where(good[:, None], w.float(), 0.0), task.a.diagonal())
     values, damaged = torch.zeros_like(fit.scale), 0.0
     if bool(good.any()):
         own = g if g is None else g[good] if g.ndim == 1 else g[good][:, good]
-        done = settle(w[good], grid, a, own, effort, sides)
+        done = settle_all([replace(task, w=w[good], g=own)], sides)[0]
         values[good], damaged = done.values, done.damage
         fit.scale[good] = done.grid.scale
         if fit.zero is not None:
             fit.zero[good] = done.grid.zero
     return Settled(values, fit, damaged, tuple((~good).nonzero().flatten().tolist()))
-
-
-def _widest(w: Tensor, fit: Any, metric: Metric, effort: Effort) -> Settled:
-    """The best of several widths of the scales."""
-    fits = [widened(fit, width) for width in effort.widths]
-    if len(fits) > 1 and metric.v is not None and isinstance(fit, FittedAffine):
-        swept = metric.sweep(w, stacked(fits))
-    else:
-        swept = torch.stack([metric.sweep(w, one) for one in fits])
-    damages = metric.damage(w - swept)
-    at = int(damages.argmin())
-    return Settled(swept[at], fits[at], float(damages[at]))
 
 
 def widened(fit: Any, width: float) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from secateur.maths.grids.affine import Affine, FittedAffine, exact, held, stacked
+from secateur.maths.grids.affine import Affine, FittedAffine, exact, held, snap_together
 
 FP8 = torch.float8_e4m3fn
 
@@ -124,22 +124,16 @@ def test_rescaled():
     assert whole.rescaled(torch.ones(2, 2), torch.ones(2, 2)).zero is whole.zero
 
 
-def test_stacked_ranges_stand_beside_their_own():
+def test_ranges_stand_beside_each_other():
     w = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     grids = [Affine(2, 16).fit(w), Affine(4, 0).fit(w), Affine(3, 16, False).fit(w)]
-    both = stacked(grids)
-    assert both.scale.shape == (3, 2, 32)
-    # a rounder calls it with diagonals: [candidates, entries]
-    zero = None if both.zero is None else both.zero[:, 0]
-    at_once = both.snap(w[0].expand(3, 32), both.scale[:, 0], zero)
-    alone = [g.snap(w[0], g.scale[0], None if g.zero is None else g.zero[0]) for g in grids]
+    # a rounder calls it with diagonals: [tiles, entries], here one of the first grid and two of each other
+    of = [0, 1, 1, 2, 2]
+    scale = torch.stack([grids[k].scale[0] for k in of])
+    zero = torch.stack([torch.zeros(32) if (z := grids[k].zero) is None else z[0] for k in of])
+    at_once = snap_together(grids, [1, 2, 2])(w[0].expand(5, 32), scale, zero)
+    alone = [g.snap(w[0], g.scale[0], None if g.zero is None else g.zero[0]) for g in (grids[k] for k in of)]
     assert torch.equal(at_once, torch.stack(alone))
-
-
-def test_stacked_alike_keeps_plain_ends():
-    w = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
-    both = stacked([Affine(2, 16).fit(w), Affine(2, 32).fit(w)])
-    assert (both.low, both.high, both.zero) == (-2, 1, None)
 
 
 def test_payload_bits_by_hand():

@@ -28,7 +28,8 @@ class Fitted(Protocol):
 
     `scale` and `zero` are spread over the matrix, [rows, cols] (or None), so that a rounder can cut them into tiles
     alike. `group` columns share a scale, and `step` columns are coded together: 1 for scalars. `zeros` is the number
-    type of fractional zero points, where the grid has them.
+    type of fractional zero points, where the grid has them. Grids may have a `manner`: those of one
+    manner snap alike, whatever their scales, so that one `snap` serves tiles of several matrices.
 
     `snap(x, scale, zero)` gives values; it is elementwise for scalars. Where `step` columns make a cell, the last axis
     of `x` holds whole cells (one, a row, what comes), `scale` lies over it alike, with one number in a cell, and each

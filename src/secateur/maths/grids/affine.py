@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..packing import packed_bytes
-from . import Coded
+from . import Coded, Fitted
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class FittedAffine:
     dtype: torch.dtype
     zeros: torch.dtype | None = None  # None: zero points are whole numbers
     step: int = 1
+
+    @property
+    def manner(self) -> Hashable:
+        return "affine"  # whatever the range: `snap_together` sees to it
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         q = x / scale if zero is None else (x / scale).add_(zero)
@@ -53,21 +57,19 @@ class FittedAffine:
         return Coded((codes if self.zero is None else codes - self.zero) * self.scale, tensors)
 
 
-def stacked(grids: Sequence[FittedAffine]) -> FittedAffine:
-    """Several candidates for one matrix as one grid, to be swept at once: scale and zero are [n, rows, cols]."""
+def snap_together(grids: Sequence[Fitted], sizes: Sequence[int]) -> Callable[..., Tensor]:
+    """One `snap` for tiles of several grids of one manner, so many (`sizes`) of each behind one another."""
     first = grids[0]
-    if len({(grid.low, grid.high) for grid in grids}) == 1 and len({grid.zero is None for grid in grids}) == 1:
-        zero = None if first.zero is None else torch.stack([grid.zero for grid in grids if grid.zero is not None])
-        return replace(first, scale=torch.stack([grid.scale for grid in grids]), zero=zero)
-    # ranges as columns [n, 1], to stand beside diagonals [..., n, entries]; codes count from zero where grids differ
-    low, high = ([[float(getattr(grid, side))] for grid in grids] for side in ("low", "high"))
-    return replace(
-        first,
-        scale=torch.stack([grid.scale for grid in grids]),
-        zero=torch.stack([torch.zeros_like(grid.scale) if grid.zero is None else grid.zero for grid in grids]),
-        low=torch.tensor(low, device=first.scale.device),
-        high=torch.tensor(high, device=first.scale.device),
+    if not isinstance(first, FittedAffine) or len({(grid.low, grid.high) for grid in grids}) == 1:  # type: ignore[attr-defined]
+        return first.snap
+    many = torch.tensor(sizes, device=first.scale.device)
+    low, high = (
+        torch.tensor([float(getattr(grid, side)) for grid in grids], device=first.scale.device)
+        .repeat_interleave(many)
+        .unsqueeze(1)
+        for side in ("low", "high")
     )
+    return replace(first, low=low, high=high).snap
 
 
 def _spread(x: Tensor, group: int, cols: int) -> Tensor:

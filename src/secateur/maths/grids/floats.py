@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,6 +47,10 @@ class FittedFloat:
     zero: None = None
     zeros: None = None
     step: int = 1
+
+    @property
+    def manner(self) -> Hashable:
+        return self.kind == "fp8"
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         return (snap_fp8 if self.kind == "fp8" else snap_fp4)(x / scale) * scale

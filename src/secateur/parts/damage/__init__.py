@@ -1,7 +1,8 @@
 """Damage: what an edit is expected to cost, in nats per token. Rules by name, found by path.
 
-A rule is a module with `row(unit, edits, weights, factors, dtype)`, which gives for every edit (None where the unit
-cannot have it) the damage and its standard error, and the cut matrices of a few probes: they correct the whole.
+A rule is a module with `rows(units, edits, weights, factors, dtype)`, which gives by a unit's name, for each of its
+edits (None where it cannot have one), the damage and its standard error, and the cut matrices of a few probes: they
+correct the whole. Units come together, so that a rule can work on their matrices side by side.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ class Row:
 
 
 class Rule(Protocol):
-    def row(
+    def rows(
         self,
-        unit: Unit,
-        edits: Sequence[Edit | None],
+        units: Sequence[Unit],
+        edits: Mapping[str, Sequence[Edit | None]],
         weights: Mapping[str, Tensor],
         factors: Mapping[str, Factors],
         dtype: str,
-    ) -> Row: ...
+    ) -> dict[str, Row]: ...
 
 
 def names() -> list[str]:
