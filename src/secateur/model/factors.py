@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
@@ -126,8 +125,19 @@ class Collector:
 
 def sample_labels(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One label per token, [tokens], drawn from what the model itself expects; on the CPU, so that devices agree."""
-    draws = torch.rand(len(logits), 1, generator=generator).to(logits.device)
-    return (logits.softmax(-1).cumsum(-1) < draws).sum(-1).clamp_max(logits.shape[-1] - 1)
+    return _drawn(logits.softmax(-1), generator)
+
+
+def sampled_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient, in the logits [tokens, vocabulary], of the loss on labels drawn from the model: softmax - label."""
+    chances = logits.softmax(-1)
+    labels = _drawn(chances, generator)
+    return chances.scatter_add_(-1, labels[:, None], chances.new_full((len(labels), 1), -1.0))
+
+
+def _drawn(chances: Tensor, generator: torch.Generator) -> Tensor:
+    draws = torch.rand(len(chances), 1, generator=generator).to(chances.device)
+    return torch.searchsorted(chances.cumsum(-1), draws).squeeze(-1).clamp_max_(chances.shape[-1] - 1)
 
 
 def backward(
@@ -284,10 +294,9 @@ def _through_tail(stream: Stream, hidden: States, outside: tuple[Unit, ...], see
             part = hidden[start : start + step].to(stream.device).requires_grad_()
             with halved(stream.device):
                 logits = tail(part)
-            logits = logits.float().flatten(0, 1)
             with torch.no_grad():
-                labels = sample_labels(logits, generator)
-            F.cross_entropy(logits, labels, reduction="sum").backward()
+                pull = sampled_gradient(logits.float().flatten(0, 1), generator)
+            logits.backward(pull.view_as(logits).to(logits.dtype))
             assert part.grad is not None
             hidden[start : start + step] = part.grad
     _finite(hidden, "the logits", step)
