@@ -146,26 +146,26 @@ def _statistics_of(plan: Plan, menu: Path | None) -> Path | None:
 
 @dataclass
 class _Factors:
-    """The factors of each unit: the survey's, or gathered now, once, when the first is asked for."""
+    """The factors of each unit: the survey's, or gathered now, all at once, before any block is loaded to be cut."""
 
     case: Case
     work: Path
     seed: int
     tell: Tell
 
+    def gather(self, units: Sequence[Unit]) -> None:
+        """See to it that the factors of these units are at hand."""
+        at = {unit.name: place for place, unit in enumerate(self.case.units)}
+        if all(Parts(self.work / "factors").has(str(at[unit.name])) for unit in units):
+            return
+        for some, factors in statistics(self.case, self.work, self.seed, self.tell):
+            for unit in some:
+                store_factors(self.work, at[unit.name], complete(unit, factors))
+
     def __call__(self, unit: Unit) -> Mapping[str, Factors]:
-        at = self.case.units.index(unit)
-        found = stored_factors(self.work, at, unit)
-        if found is None:
-            self._gather()
-            found = stored_factors(self.work, at, unit)
+        found = stored_factors(self.work, self.case.units.index(unit), unit)
         assert found is not None
         return found
-
-    def _gather(self) -> None:
-        for units, factors in statistics(self.case, self.work, self.seed, self.tell):
-            for unit in units:
-                store_factors(self.work, self.case.units.index(unit), complete(unit, factors))
 
 
 # the walk
@@ -194,6 +194,7 @@ class Walk:
         """The comparison of both networks on the held-back text, and the cut one's logits on `some`."""
         stream = self.case.stream
         n = len(stream.blocks)
+        self.factors.gather([unit for unit in self.case.units if self._grid(unit) is not None])
         done, plain, cut = self._taken_up() or self._begun()
         for i in range(done, n):
             tell("cutting", i, n)
@@ -271,12 +272,15 @@ class Walk:
                     out[m] = seen
         return out
 
+    def _grid(self, unit: Unit) -> Any:
+        return self.edits[unit.name].grid(self.case.dtype)  # type: ignore[attr-defined]
+
     def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
         """The matrices of loaded units on their grids, settled side by side; those without a grid as they are."""
         coded: dict[str, Coded] = {}
         tasks: dict[str, Task] = {}
         for unit in units:
-            grid = self.edits[unit.name].grid(self.case.dtype)  # type: ignore[attr-defined]
+            grid = self._grid(unit)
             factors = {} if grid is None else self.factors(unit)
             for m in unit.matrices:
                 w = view(self.case.stream.network, m)
