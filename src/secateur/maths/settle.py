@@ -103,6 +103,7 @@ def settle(w: Tensor, grid: Any, a: Tensor, g: Tensor | None, effort: Effort | N
 
 def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
     """Every matrix rounded onto its grid against its A and G; `sides` 1 ignores G while rounding, 0 takes the nearest.
+    The nearest it is as well where no feedback does better.
 
     Each comes out as if it were alone; but they are swept side by side, which for small matrices is several times
     faster. Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
@@ -130,8 +131,7 @@ class _Work:
         self.metric = Metric.of(task.a, task.g, step=fit.step)
         self.g = task.g if sides == 2 else None
         self.effort = task.effort or Effort.for_bits(getattr(task.grid, "bits", 8))
-        self.best = self.measured(nearest(self.w, fit, self.metric.a.diagonal()), fit) if sides == 0 else None
-        self.fit = fit
+        self.fit, self.best = fit, self.measured(nearest(self.w, fit, self.metric.a.diagonal()), fit)
         if sides == 1:
             self.metric = replace(self.metric, v=None)
         self.sweeper = self.metric
@@ -142,10 +142,9 @@ class _Work:
     def better(self, values: Tensor, fit: Any) -> bool:
         """Keep these values if they are the best so far."""
         now = self.measured(values, fit)
-        if self.best is not None and not now.damage < self.best.damage:
-            return False
-        self.best = now
-        return True
+        better = now.damage < self.best.damage
+        self.best = now if better else self.best
+        return better
 
 
 def _settle(works: Sequence[_Work]) -> None:

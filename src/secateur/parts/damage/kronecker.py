@@ -120,7 +120,7 @@ def _nearest(known: Mapping[int, float], grid: Any) -> float:
     return known[min(known, key=lambda one: (abs(one - bits), one))]
 
 
-def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[int, Affine]]]) -> dict[str, Gains]:
+def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[int, Affine]]]) -> Mapping[str, Gains]:
     """What feedback gains, for each of some matrices and each of its typical grids."""
     jobs: list[tuple[Metric, Tensor, Any]] = []
     plains: list[tuple[str, int, float]] = []
