@@ -88,9 +88,10 @@ def test_a_sign_that_must_turn_is_the_cheapest():
 def test_books(kind):
     book = BOOKS[kind]
     table = book.table
-    assert table.shape[1] == book.wide and (table > 0).all()
+    assert table.shape[1] == book.wide
     assert torch.equal(book.index(table), torch.arange(len(table)))
-    assert len(table.unique()) == (3 if kind.startswith("iq2") else 8)
+    assert len(table.unique()) == {"1": 6, "2": 3, "3": 8}[kind[2]]
+    assert (table > 0).all() or book.signs == "none"
 
 
 def test_without_the_package_that_has_the_books(monkeypatch):
@@ -146,16 +147,19 @@ def test_the_nearest_entry_of_all(kind, heeded):
     cells, scale = w.view(-1, book.step), fit.scale.view(-1, book.step)[:, :1]
     each = weight.expand_as(w).reshape(cells.shape)
     signs = 1 - 2 * (torch.arange(2**book.step)[:, None] >> torch.arange(book.step) & 1)
-    signs = signs[signs.prod(1) > 0] if book.even else signs
+    signs = {"free": signs, "even": signs[signs.prod(1) > 0], "none": signs[:1]}[book.signs]
     least = torch.full_like(errors, torch.inf)
     for sign in signs:
         want = (cells * sign).view(len(cells), -1, 1, book.wide)
-        miss = (want - scale[:, None, None] * book.table).square() * each.view(len(cells), -1, 1, book.wide)
-        least = torch.minimum(least, miss.sum(-1).amin(-1).sum(1))
+        miss = (want - scale.abs()[:, None, None] * book.table).square() * each.view(len(cells), -1, 1, book.wide)
+        miss = miss.sum(-1)
+        if book.halves:
+            miss = torch.where(scale[:, None] > 0, *miss.chunk(2, 2))
+        least = torch.minimum(least, miss.amin(-1).sum(1))
     assert (errors >= least * (1 - 1e-4)).all()
-    assert float(errors.sum()) <= float(least.sum()) * (1.02 if book.even else 1 + 1e-5)
+    assert float(errors.sum()) <= float(least.sum()) * (1.02 if book.signs == "even" else 1 + 1e-5)
     negative = (values < 0).view(-1, 8).sum(1)
-    assert (negative % 2 == 0).all() or not book.even
+    assert (negative % 2 == 0).all() or book.signs != "even"
 
 
 @EVERY
@@ -179,7 +183,8 @@ def against(ggml, reader, kind, w, weight):
     return lost[0] / lost[1]
 
 
-@EVERY
+# without IQ1, for which the library builds tables for 13 s; measured by hand: 0.81 to 0.84
+@pytest.mark.parametrize("kind", [kind for kind in BOOKS if not kind.startswith("iq1")])
 def test_better_than_the_real_encoder(kind, ggml, reader, shared):
     with safe_open(shared / "models/lm-small/model.safetensors", "pt") as file:
         network = file.get_tensor("model.layers.1.mlp.gate_proj.weight").float()

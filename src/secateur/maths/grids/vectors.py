@@ -1,8 +1,7 @@
-"""The vector block types of ggml (IQ3_S to IQ2_XXS): four or eight weights share an entry of a codebook.
+"""The vector block types of ggml (IQ3_S to IQ1_S): four or eight weights share an entry of a codebook.
 
 Entries hold magnitudes, signs stand beside them: a bit for each, or seven bits for eight weights, of which an even
-number is negative then. A cell is all that is chosen together, `step` weights: the nearest entry for it, in a metric
-that weighs its parts, is found by one matrix product with the whole codebook.
+number is negative then; those of IQ1 are signed. A cell is all that is chosen together, `step` weights.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from torch import Tensor
 from . import Coded
 from .blocks import row_bytes
 from .codebooks import BLOCK, BOOKS, Book, pack
+from .entries import nearest_entries
 
-#: numbers in one table of distances: what a cache holds (16 times as many take twice as long)
-CHUNK = 2**19
 #: scales to try for numbers that are free of the codebook, as shares of a group's root mean square over the book's
 SHARES = tuple(0.6 + 0.1 * k for k in range(12))
 #: factors for 256 weights to try, as shares of the one that makes the largest scale the largest number there is
@@ -26,7 +24,8 @@ FACTORS = tuple(0.75 + 0.025 * k for k in range(23))
 
 @dataclass(frozen=True)
 class FittedVectors:
-    """`scale` [rows, cols] is what a float16 number for 256 weights and whole numbers for groups of them can make.
+    """`scale` [rows, cols] is what a float16 number for 256 weights and whole numbers for groups of them can make;
+    below zero it means the other half of a book that has two.
 
     `heed` [rows or 1, groups] says how much the weights of each group matter: other scales are held so that the groups
     that matter most come nearest.
@@ -48,19 +47,11 @@ class FittedVectors:
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Every cell along the last axis on its nearest entry, with the errors of its parts weighed by `weight`."""
-        cells, step = x.reshape(-1, self.step), self.step
-        scales = scale.expand(x.shape).reshape(-1, step)[:, :1]
-        weights = None if weight is None else weight.expand(x.shape).reshape(-1, step)
-        nearest = _Nearest(self.book, x.device, weighted=weight is not None)
-        out, n = torch.empty_like(cells), nearest.chunk
-        for at in range(0, len(cells), n):
-            some = slice(at, at + n)
-            out[some] = nearest(cells[some], scales[some], None if weights is None else weights[some])
-        return out.view(x.shape)
+        return nearest_entries(self.book, x, scale, weight)
 
     def codes(self, values: Tensor) -> Tensor:
-        """The signed magnitudes; zero where a block is nothing but zeros."""
-        return (values / self.scale).round()
+        """The signed magnitudes, which are whole eighths; zero where a block is nothing but zeros."""
+        return (8 * values / self.scale).round() / 8
 
     def rescaled(self, scale: Tensor, shift: Tensor | None = None) -> FittedVectors:
         """The same grid with scales near these [rows, groups], as the file can hold them."""
@@ -70,53 +61,14 @@ class FittedVectors:
         book, rows = self.book, len(values)
         codes = self.codes(values).view(-1, BLOCK)
         nothing = (codes == 0).all(1)  # zeros are on no grid; a block of them is one whose d is zero
-        sizes = torch.where(nothing[:, None], book.table[0, 0].to(codes), codes.abs())
+        scale = self.scale[:, :: self.group].reshape(len(codes), -1)
+        sizes = codes * scale.sign().repeat_interleave(self.group, 1) if book.signs == "none" else codes.abs()
+        sizes = torch.where(nothing[:, None], book.table[0].repeat(BLOCK // book.wide).to(codes), sizes)
         entries = book.index(sizes.view(len(codes), -1, book.wide))
         signs = ((codes < 0).view(-1, 32, 8) << torch.arange(8, device=codes.device)).sum(-1)
-        d, odd = _factors(book, self.scale[:, :: self.group].reshape(len(codes), -1))
+        d, odd = _factors(book, scale.abs())
         blocks = pack(book, entries, signs, (odd.long() - 1) // 2, torch.where(nothing, 0, d).half())
         return Coded(codes.view_as(values) * self.scale, {"blocks": blocks.view(rows, -1)})
-
-
-class _Nearest:
-    """The nearest entries: |x - s m|^2 is least where x m - s m^2 / 2 is largest, one product for the whole book."""
-
-    def __init__(self, book: Book, device: torch.device, weighted: bool):
-        table = book.table.to(device)
-        norm = -0.5 * table.square()
-        self.book, self.table = book, table
-        self.product = torch.cat([table, norm if weighted else norm.sum(1, keepdim=True)], 1).T.contiguous()
-        self.chunk = max(1, CHUNK // (len(table) * book.step // book.wide))
-
-    def __call__(self, x: Tensor, s: Tensor, weight: Tensor | None) -> Tensor:
-        """Values of cells [n, step] with scales [n, 1]."""
-        sign = torch.where(x < 0, -1.0, 1.0)
-        if self.book.even:
-            sign = self._made_even(x, sign, weight)
-        wide = self.book.wide
-        # an entry fits what its signs make of x: where a sign was turned that is negative, and a small one is best
-        want, s = (x * sign).view(-1, wide), s.expand_as(x).reshape(-1, wide)
-        if weight is None:
-            parts = torch.cat([want, s[:, :1]], 1)
-        else:
-            weight = weight.reshape(-1, wide)
-            parts = torch.cat([want * weight, s * weight], 1)
-        return self.table.index_select(0, _largest(parts @ self.product)).mul_(s).view_as(x).mul_(sign)
-
-    def _made_even(self, x: Tensor, sign: Tensor, weight: Tensor | None) -> Tensor:
-        """Where an odd number of signs is negative the one is turned that costs least, about |x| times its weight."""
-        size = x.abs() if weight is None else x.abs() * weight
-        least = torch.zeros_like(x).scatter_(1, size.argmin(1, keepdim=True), 1.0)
-        odd = sign.prod(1, keepdim=True) < 0
-        return torch.where(odd & (least > 0), -sign, sign)
-
-
-def _largest(x: Tensor) -> Tensor:
-    """Where each row of [n, m] is largest: `argmax`, by columns of a fold, which on CPUs is twice as fast or faster."""
-    folded = x.view(len(x), 16, -1)
-    column = folded.amax(1).argmax(1)
-    row = folded.gather(2, column[:, None, None].expand(-1, 16, 1)).squeeze(2).argmax(1)
-    return row * folded.shape[2] + column
 
 
 def held(book: Book, scale: Tensor, heed: Tensor) -> FittedVectors:
@@ -124,7 +76,7 @@ def held(book: Book, scale: Tensor, heed: Tensor) -> FittedVectors:
     rows, groups = scale.shape
     want = scale.abs().view(rows, -1, BLOCK // book.group)
     d, odd = _nearest_factors(book, want, heed.expand(rows, groups).reshape(want.shape))
-    return _made(book, d, odd, heed)
+    return _made(book, d, odd, heed, _side(scale))
 
 
 def _odd(x: Tensor, book: Book) -> Tensor:
@@ -166,8 +118,12 @@ def _half(x: Tensor) -> Tensor:
     return x.clamp(info.smallest_normal / 1024, info.max).half().float()
 
 
-def _made(book: Book, d: Tensor, odd: Tensor, heed: Tensor) -> FittedVectors:
-    scale = (d[..., None] * odd / book.unit).flatten(1)
+def _side(scale: Tensor) -> Tensor:
+    return torch.where(scale < 0, -1.0, 1.0)
+
+
+def _made(book: Book, d: Tensor, odd: Tensor, heed: Tensor, side: Tensor) -> FittedVectors:
+    scale = (d[..., None] * odd / book.unit).flatten(1) * side
     return FittedVectors(book, scale.repeat_interleave(book.group, 1), heed)
 
 
@@ -189,7 +145,7 @@ class _Search:
 
     def free(self) -> tuple[Tensor, Tensor]:
         """The scales that would suit without a codebook, each weight on its nearest magnitude, and how they matter."""
-        book, size = self.book, self.x.abs()
+        book, size = self.book, self.x if self.book.signs == "none" else self.x.abs()
         levels = book.table.unique().to(size)
         total = _grouped(torch.ones_like(size), self.weight, book).clamp_min(1e-30)
         spread = (self.energy / total).sqrt().clamp_min(1e-30) / book.table.square().mean().sqrt().item()
@@ -204,10 +160,10 @@ class _Search:
         return best, total
 
     def __call__(self, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """With these scales: the error, the scale that suits the entries found best, and how much it matters."""
+        """With these scales: the error, the size of scale that suits the entries found best, and how it matters."""
         spread = scale.repeat_interleave(self.book.group, 1)
-        codes = FittedVectors(self.book, spread, scale).snap(self.x, spread, None, self.weight) / spread
-        suits, matters = self._suiting(self.x, codes)
+        suits, matters = self._suiting(self.x, nearest_entries(self.book, self.x, spread, self.weight) / spread.abs())
+        scale = scale.abs()
         return self.energy + (scale - 2 * suits) * scale * matters, suits, matters
 
     def _suiting(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,20 +177,20 @@ def _grouped(x: Tensor, weight: Tensor | None, book: Book) -> Tensor:
     return (x if weight is None else x * weight).view(len(x), -1, book.group).sum(-1)
 
 
-def _refined(book: Book, d: Tensor, odd: Tensor, search: _Search) -> FittedVectors:
+def _refined(book: Book, d: Tensor, odd: Tensor, side: Tensor, search: _Search) -> FittedVectors:
     """Every odd number [rows, blocks, groups] against its neighbours, then d against the one that suits the entries."""
     unit = d[..., None] / book.unit
     least, best, along, heed = torch.full_like(odd, torch.inf), odd, odd, odd
     for step in (0, -2, 2):
         tried = (odd + step).clamp(1, 2 * book.n_scales - 1)
-        error, suits, matters = (t.view_as(odd) for t in search((unit * tried).flatten(1)))
+        error, suits, matters = (t.view_as(odd) for t in search((unit * tried).flatten(1) * side))
         better = error < least
         least, best = torch.where(better, error, least), torch.where(better, tried, best)
         along, heed = torch.where(better, suits * matters, along), torch.where(better, matters, heed)
     other = _half(book.unit * (along * best).sum(-1) / (heed * best * best).sum(-1).clamp_min(1e-30))
-    error = search((other[..., None] / book.unit * best).flatten(1))[0].view_as(odd)
+    error = search((other[..., None] / book.unit * best).flatten(1) * side)[0].view_as(odd)
     d = torch.where(error.sum(-1) < least.sum(-1), other, d)
-    return _made(book, d, best, heed.flatten(1))
+    return _made(book, d, best, heed.flatten(1), side)
 
 
 @dataclass(frozen=True)
@@ -264,14 +220,16 @@ class Vectors:
         search = _Search.of(self.book, w.float(), weight)
         want, heed = search.free()
         least, best = torch.full_like(want, torch.inf), want
-        for scale in (0.94 * want, 1.06 * want):
+        near = (0.94 * want, 1.06 * want)
+        for scale in (*near, *(-one for one in near if self.book.halves)):
             _, suits, matters = search(scale)
             error = search.energy - suits * suits * matters
             better = error < least
             least, heed = torch.where(better, error, least), torch.where(better, matters, heed)
-            best = torch.where(better, suits, best)
+            best = torch.where(better, suits.copysign(scale), best)
         blocks = (len(w), -1, BLOCK // self.book.group)
-        return _refined(self.book, *_nearest_factors(self.book, best.view(blocks), heed.view(blocks)), search)
+        found = _nearest_factors(self.book, best.abs().view(blocks), heed.view(blocks))
+        return _refined(self.book, *found, _side(best), search)
 
     def payload_bits(self, rows: int, cols: int) -> float:
         return 8.0 * rows * row_bytes(self.kind, cols)
