@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
     from secateur.model.checkpoint import Checkpoint
 
-#: asked for often, and separate pieces of work
-PLANNED = ("gguf",)
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -130,8 +127,6 @@ def find(
 
     A format says by the names of its fields what it wants to know of the model.
     """
-    if name in PLANNED:
-        raise ExportError(f"Secateur does not write {name} files yet", f"there are {', '.join(names())}")
     if name not in names():
         near = get_close_matches(name, names(), 1)
         hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names())}"

@@ -29,6 +29,7 @@ from secateur.types import SecateurError
 WHERE = "SECATEUR_LLAMA_CPP"
 GET = f"`npm install --prefix PLACE @node-llama-cpp/linux-x64` and {WHERE}=PLACE, or `pip install llama-cpp-python`"
 _INSIDE = ("lib", "bin", "build/bin", "node_modules/@node-llama-cpp/*/bins/*", "@node-llama-cpp/*/bins/*")
+_PARTS = ("ggml-base", "ggml")
 _ROOM = 512  # bytes; the largest of its structures has 160
 
 
@@ -139,7 +140,7 @@ def _child(what: str, model: str | Path, *words: str, stdin: str) -> Iterator[IO
         why = next((line for line in reversed(said) if "rror" in line), said[-1] if said else "it did not say why")
         raise SecateurError(
             f"llama.cpp {how} with {Path(model).name}: {why.strip()}",
-            "the file is of a kind that this llama.cpp does not run, or it is damaged; `secateur doctor` names versions",
+            "this llama.cpp does not run files of this kind, or the file is damaged; `secateur doctor` names versions",
         )
 
 
@@ -291,12 +292,10 @@ class _Llama:
 
 
 def _load(where: Path) -> Any:
-    for stem in ("ggml-base", "ggml"):
-        found = _library(where, stem)
-        if found is not None:
-            loaded = ctypes.CDLL(str(found), ctypes.RTLD_GLOBAL)
-    if hasattr(loaded, "ggml_backend_load_all_from_path"):
-        loaded.ggml_backend_load_all_from_path(str(where).encode())
+    parts = [ctypes.CDLL(str(found), ctypes.RTLD_GLOBAL) for stem in _PARTS if (found := _library(where, stem))]
+    for part in parts:
+        if hasattr(part, "ggml_backend_load_all_from_path"):
+            part.ggml_backend_load_all_from_path(str(where).encode())
     return ctypes.CDLL(str(_library(where, "llama")))
 
 

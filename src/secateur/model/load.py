@@ -49,7 +49,7 @@ def skeleton(
     """
     import transformers
 
-    config = _config(checkpoint)
+    config = config_of(checkpoint)
     names = [name for name in checkpoint.config.get("architectures") or () if hasattr(transformers, name)]
     with parameters_on_meta(), torch.random.fork_rng(devices=[]):  # building draws numbers for buffers and meta tensors
         if type(config) in transformers.AutoModelForCausalLM._model_mapping:
@@ -68,10 +68,15 @@ def _own_buffers_to(module: nn.Module, device: torch.device | str) -> None:
         module._buffers[name] = buffer.to(device)
 
 
-def _config(checkpoint: Checkpoint):
+def config_of(checkpoint: Checkpoint):
+    """The configuration as transformers has it, with its defaults."""
     from transformers import AutoConfig
 
     try:
+        if not (checkpoint.folder / "config.json").exists():  # the model says it itself
+            return AutoConfig.for_model(**checkpoint.config)
+        if not (checkpoint.folder / "config.json").exists():  # the model says it itself
+            return AutoConfig.for_model(**checkpoint.config)
         return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError) as error:
         raise _unknown(checkpoint) from error

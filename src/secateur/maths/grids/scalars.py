@@ -77,7 +77,7 @@ class FittedScalars:
         return self.of(self.shape, Stored.near(self.shape, scale, zero, self.heed), self.heed)
 
     def code(self, values: Tensor) -> Coded:
-        levels = self.codes(values)
+        levels = self.codes(values).contiguous()  # a matrix stored the other way round comes turned
         seen = levels * self.scale
         seen = seen if self.zero is None else seen - self.zero
         return Coded(seen, {"blocks": self.packed(self.shape.index(levels))})

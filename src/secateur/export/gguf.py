@@ -1,0 +1,260 @@
+"""GGUF: the file of llama.cpp. Every tensor has a block type of its own, embeddings and head included.
+
+The whole model is one file: settings, tokenizer, chat template and tensors. Names, the order of rows and what is added
+to norms are llama.cpp's (`parts/gguf/`); weights are rounded in our order, and packed rows are moved afterwards, which
+is exact because every row is coded by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.export import Finished
+from secateur.export._dense import FLOATS
+from secateur.export._ggufverify import verify
+from secateur.export._write import Layout, layout_bytes
+from secateur.maths.grids import Coded, blocks
+from secateur.model.anatomy import Anatomy
+from secateur.model.checkpoint import Checkpoint
+from secateur.model.disk import atomic
+from secateur.model.load import config_of
+from secateur.parts.edits.ggml import Ggml
+from secateur.parts.edits.keep import Keep
+from secateur.parts.gguf import meta, vocab
+from secateur.parts.gguf.names import Arch, arch_of, ggml_names, heads_of, is_norm, package, parameters_of, turned
+from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
+
+FILE = "model.gguf"
+ALIGNED = 32  # bytes; where tensors begin
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """`source` and `anatomy` are the model's; without them it only says which files are its own."""
+
+    source: Checkpoint | None = None
+    anatomy: Anatomy | None = None
+    name: str = "gguf"
+
+    def __post_init__(self) -> None:
+        if self.source is not None:  # what cannot be written is said before the long part
+            _ = self.metadata
+
+    @property
+    def disk(self) -> Gguf:
+        return self
+
+    # the menu
+
+    def edits(self) -> tuple[Edit, ...]:
+        """Every block type that we can put weights on; those of 32 only if rows of some unit need them."""
+        units = self.anatomy.units if self.anatomy else ()
+        odd = not units or any(m.cols % 256 for unit in units for m in unit.matrices)
+        wanted = [kind for kind, (n, _) in blocks.KINDS.items() if n == 256 or odd or kind == "q8_0"]
+        return (Keep(), *(Ggml(kind) for kind in wanted if _there(kind)))
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        if unit.kind in ("conv", "experts"):
+            return f"GGUF files are written for linear layers and embeddings, and this is of the kind {unit.kind}"
+        if isinstance(edit, Keep):
+            return None
+        if not isinstance(edit, Ggml):
+            return "llama.cpp has no such grid: it has its own block types, like ggml('q4_k')"
+        return next(filter(None, (edit.refuses(m.cols) for m in unit.matrices)), None)
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        """Every tensor has its own type."""
+        return ()
+
+    def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        return {self._name(m): _layout(m, edit, dtype) for m in unit.matrices}
+
+    def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        out = {}
+        for m in unit.matrices:
+            kept = isinstance(edit, Keep)
+            x = coded[m.key].values.to(getattr(torch, dtype)) if kept else coded[m.key].tensors["blocks"]
+            heads = heads_of(self._name(m), (m.rows,), self._head)
+            out[self._name(m)] = (turned(x, heads) if heads and self.arch.turned else x).contiguous()
+        return out
+
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        """What blocks hold is exact; what is kept is kept in the model's own type."""
+        return values.to(getattr(torch, dtype)).float() if isinstance(edit, Keep) else values
+
+    # the file
+
+    def tensor_bytes(self, name: str, layout: Layout) -> int:
+        return _info_bytes(name, len(layout[1])) + _aligned(layout_bytes(layout))
+
+    def base_bytes(self) -> int:
+        """Metadata and the gap before the first tensor: both depend on names and shapes alone, never on a plan."""
+        infos = sum(_info_bytes(name, dims) for name, dims in self._everything.items())
+        return _aligned(self._head_bytes + infos) - infos
+
+    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
+        """Norms, biases and learned positions in 32 bits, as llama.cpp wants them, and the file's own tensors."""
+        own: dict[str, Layout] = {name: ("F32", tuple(x.shape)) for name, x in self._extra.items()}
+        return {self.names[name]: ("F32", shape) for name, (_, shape) in stored.items()} | own
+
+    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        out = {}
+        for stored, x in tensors.items():
+            name, x = self.names[stored], x.float()
+            heads = heads_of(name, tuple(x.shape), self._head)
+            x = turned(x, heads) if heads and self.arch.turned else x
+            out[name] = (x + self.arch.norms if is_norm(name) else x).contiguous()
+        return out | self._extra
+
+    def write(self, finished: Finished, folder: Path) -> list[Path]:
+        kinds = {
+            self._name(m): finished.edits[unit.name]
+            for unit in finished.units
+            for m in unit.matrices
+            if isinstance(finished.edits[unit.name], Ggml)
+        }
+        with atomic(folder / FILE) as file:
+            self._write(file, finished, {name: edit.kind for name, edit in kinds.items()})  # type: ignore[attr-defined]
+        return [folder / FILE]
+
+    def files(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob("*.gguf"))
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        """Nothing: the file says everything itself, and a config.json would make others look for other weights."""
+
+    def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+        assert self.source is not None
+        return verify(folder / FILE, self.source.folder, reference_logits, tokens)
+
+    # what is known of the model
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        assert self.source is not None
+        package()
+        try:
+            told = meta.metadata(self.arch, self._config)
+            size = self._shapes["token_embd.weight"][0]
+            return told | {f"{self.arch.name}.vocab_size": size} | vocab.metadata(self.source.folder, size)
+        except SecateurError as error:
+            raise ExportError(error.message, error.hint) from error
+
+    @cached_property
+    def arch(self) -> Arch:
+        assert self.source is not None
+        return arch_of(str(self.source.config.get("model_type")))
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Stored tensor -> name in the file."""
+        assert self.anatomy is not None
+        parameters = parameters_of(self.anatomy.sources)
+        named = ggml_names(self.arch, parameters.values(), len(self.anatomy.blocks))
+        without = [stored for stored, parameter in parameters.items() if parameter not in named]
+        if without:
+            raise ExportError(
+                f"llama.cpp's `{self.arch.name}` has no name for `{without[0]}`", "write another format, like packed"
+            )
+        return {stored: named[parameter] for stored, parameter in parameters.items()}
+
+    @cached_property
+    def _config(self) -> Any:
+        return config_of(self.source)  # type: ignore[arg-type]  # there is one when this is asked
+
+    @cached_property
+    def _head(self) -> int:
+        return meta.head_size(self._config)
+
+    @cached_property
+    def _extra(self) -> dict[str, Tensor]:
+        return meta.extra_tensors(self._config)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        assert self.source is not None
+        return {name: self.source.tensors[stored].shape for stored, name in self.names.items()}
+
+    @cached_property
+    def _everything(self) -> dict[str, int]:
+        """Every tensor of the file and its number of dimensions."""
+        return {name: len(shape) for name, shape in self._shapes.items()} | {
+            name: x.ndim for name, x in self._extra.items()
+        }
+
+    @cached_property
+    def _head_bytes(self) -> int:
+        with tempfile.TemporaryFile() as file:
+            self._begin(self._writer(), file)
+            return file.tell()
+
+    def _name(self, matrix: Matrix) -> str:
+        return self.names[matrix.tensor]
+
+    def _writer(self) -> Any:
+        """A writer that knows the metadata."""
+        writer = package().GGUFWriter(None, self.arch.name)
+        for key, value in self.metadata.items():
+            _add(writer, key, value)
+        return writer
+
+    def _begin(self, writer: Any, file: IO[bytes]) -> None:
+        """Write the metadata into a file that is open already, so that it can appear whole or not at all."""
+        writer.fout, writer.state = [file], package().gguf_writer.WriterState.EMPTY
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+
+    def _write(self, file: IO[bytes], finished: Finished, kinds: Mapping[str, str]) -> None:
+        types, writer = package().GGMLQuantizationType, self._writer()
+        pieces = {piece: finished.parts.layouts([piece]) for piece in finished.pieces}
+        for layouts in pieces.values():
+            for name, (dtype, shape) in layouts.items():
+                raw = np.dtype(np.uint8 if dtype == "U8" else np.float16)  # of bytes it makes a shape in weights
+                kind = types[kinds.get(name, dtype).upper()]
+                writer.add_tensor_info(name, shape, raw, layout_bytes((dtype, shape)), kind)
+        self._begin(writer, file)
+        writer.write_ti_data_to_file()
+        for piece, layouts in pieces.items():
+            held = finished.parts.load(piece)
+            for name in layouts:
+                writer.write_tensor_data(held[name].view(torch.uint8).numpy())
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    elif key != "general.architecture":  # the writer has said it already
+        add[type(value)](key, value)
+
+
+def _layout(matrix: Matrix, edit: Edit, dtype: str) -> Layout:
+    if isinstance(edit, Ggml):
+        return "U8", (matrix.rows, blocks.row_bytes(edit.kind, matrix.cols))
+    return FLOATS[dtype], (matrix.rows, matrix.cols)
+
+
+def _there(kind: str) -> bool:
+    """Whether weights can be put on this type."""
+    try:
+        return blocks.grid(kind) is not None
+    except PlanError:
+        return False
+
+
+def _info_bytes(name: str, dims: int) -> int:
+    """What the file says of a tensor: its name with its length, dimensions, type, and where it begins."""
+    return 8 + len(name.encode()) + 4 + 8 * dims + 4 + 8
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNED) * ALIGNED

@@ -1,0 +1,112 @@
+"""What llama.cpp calls the tensors of each architecture, and what it does to them.
+
+Names come from the tables of the `gguf` package, by the name of the parameter in transformers. Beside names there are
+three habits: Llama's rows of q and k lie pair by pair (its rotation turns neighbours, transformers' turns halves),
+Gemma's norms are stored with the one added that the network adds, and GPT-2's matrices lie outputs x inputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.types import ModelError
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One architecture of llama.cpp. `acts`: the activations that it computes; `norms` is added to norms on disk."""
+
+    name: str
+    acts: tuple[str, ...] = ("silu",)
+    turned: bool = False
+    norms: float = 0.0
+    sliding: bool = False  # its attention windows are kept; elsewhere the context is cut to the window
+
+
+_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu")
+#: by transformers' `model_type`
+ARCHS = {
+    "llama": Arch("llama", turned=True),
+    "mistral": Arch("llama", turned=True),
+    "qwen2": Arch("qwen2"),
+    "qwen3": Arch("qwen3"),
+    "phi3": Arch("phi3"),
+    "gemma": Arch("gemma", _GELU, norms=1.0),
+    "gemma2": Arch("gemma2", _GELU, norms=1.0, sliding=True),
+    "gemma3_text": Arch("gemma3", _GELU, norms=1.0, sliding=True),
+    "gpt2": Arch("gpt2", _GELU[:2]),
+}
+#: the only architecture whose blocks may differ in width and heads: Llama's in everything else
+DECI = Arch("deci", turned=True)
+
+
+def arch_of(model_type: str) -> Arch:
+    """The architecture, or a ModelError that names those there are."""
+    if model_type not in ARCHS:
+        raise ModelError(
+            f"Secateur does not know how llama.cpp names the tensors of `{model_type}`",
+            f"it knows {', '.join(ARCHS)}; write another format, --format packed for example",
+        )
+    return ARCHS[model_type]
+
+
+def ggml_names(arch: Arch, parameters: Iterable[str], blocks: int) -> dict[str, str]:
+    """Parameter -> name in the file, for those that have one: `model.layers.0.mlp.up_proj.weight` -> `blk.0...`."""
+    gguf: Any = package()
+    kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch.name)
+    table = gguf.get_tensor_name_map(kind, blocks)
+    named = {parameter: table.get_name(parameter, try_suffixes=(".weight", ".bias")) for parameter in parameters}
+    return {parameter: name for parameter, name in named.items() if name}
+
+
+def package() -> Any:
+    """The `gguf` package, or a ModelError that says how to get it."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise ModelError(f"GGUF files need the `gguf` package ({error})", "pip install 'secateur[gguf]'") from error
+    return gguf
+
+
+def is_norm(name: str) -> bool:
+    """Whether a name in the file is that of a norm's weight."""
+    return name.endswith("norm.weight")
+
+
+def heads_of(name: str, shape: tuple[int, ...], head: int) -> int:
+    """Into how many heads the rows of a tensor fall whose rows lie pair by pair; 0 for every other tensor."""
+    found = re.fullmatch(r"blk\.\d+\.attn_(q|k)\.(weight|bias)", name)
+    return shape[0] // head if found else 0
+
+
+def turned(x: Tensor, heads: int) -> Tensor:
+    """Rows of every head from halves to pairs: transformers' order to llama.cpp's. Rows of packed blocks too."""
+    return x[order(x.shape[0], heads)]
+
+
+def turned_back(x: Tensor, heads: int) -> Tensor:
+    return x[torch.argsort(order(x.shape[0], heads))]
+
+
+def order(rows: int, heads: int) -> Tensor:
+    """Which of transformers' rows each row of the file is.
+
+    >>> order(8, 2).tolist()
+    [0, 2, 1, 3, 4, 6, 5, 7]
+    """
+    return torch.arange(rows).view(heads, 2, rows // heads // 2).transpose(1, 2).reshape(-1)
+
+
+def parameters_of(sources: Mapping[str, tuple[Any, ...]]) -> dict[str, str]:
+    """Stored tensor -> the parameter that it fills whole, from an anatomy's sources; of twins, the first."""
+    found: dict[str, str] = {}
+    for parameter, pieces in sources.items():
+        if len(pieces) == 1 and pieces[0].index is None:
+            found.setdefault(pieces[0].tensor, parameter)
+    return found
