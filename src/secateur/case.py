@@ -19,7 +19,7 @@ from torch import Tensor
 from secateur import export
 from secateur.export import Format
 from secateur.measure.compare import Comparison, sums
-from secateur.model.checkpoint import Checkpoint, open_checkpoint
+from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
 from secateur.model.held import Held
 from secateur.model.matrix import place
@@ -30,6 +30,7 @@ from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
 from secateur.parts.edits.keep import Keep
+from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, Matrix, ModelError, PlanError, SecateurError, Unit
 
@@ -118,16 +119,15 @@ def open_case(
     if is_vision(model):
         return _of_pictures(model, data, format, samples, seed, at)
     samples = 128 if samples is None else samples
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
     form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
     context = config.get("max_position_embeddings") or config.get("n_positions")
     more = max(samples // 4, 8)
-    calib, held = windows(
-        data, checkpoint.folder, samples + more, seq_len, seed, context=context, vocabulary=config.get("vocab_size")
-    )
+    words, size = tokenizer_of(checkpoint), config.get("vocab_size")
+    calib, held = windows(data, words, samples + more, seq_len, seed, context=context, vocabulary=size)
     every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
     mine = torch.arange(len(calib)) % every == every - 1
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at)

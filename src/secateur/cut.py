@@ -83,11 +83,12 @@ def inspect(model: str) -> dict[str, Any]:
     """
     from secateur.model.anatomy import anatomy, skeleton
     from secateur.model.checkpoint import open_checkpoint
+    from secateur.parts.gguf.read import is_gguf, open_gguf
     from secateur.parts.vision import is_vision
 
     if is_vision(model):
         return _inspect_pictures(model)
-    checkpoint = open_checkpoint(model, quantized=True)
+    checkpoint: Any = open_gguf(model) if is_gguf(model) else open_checkpoint(model, quantized=True)
     return _inspected(checkpoint, anatomy(checkpoint, skeleton(checkpoint)))
 
 

@@ -112,9 +112,8 @@ def test_only_to_safetensors(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("gguf", "does not write gguf files yet"),
         ("packd", r"did you mean `packed`\?"),
-        ("zip", "there are compressed-tensors"),
+        ("zip", "there are compressed-tensors, gguf"),
         ("_write", "there is no format"),
     ],
 )

@@ -183,7 +183,6 @@ def test_a_budget_below_the_cheapest_plan(fails, tiny, text, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message", "hint"),
     [
-        (("-f", "gguf"), "does not write gguf files yet", "there are compressed-tensors"),
         (("-f", "compresed-tensors"), "there is no format `compresed-tensors`", "`compressed-tensors`"),
         (("-b", "four"), "cannot read the budget `four`", "bits/weight"),
         (("-b", "20 ms"), "no menu prices `seconds` yet", "bytes and bits_per_weight"),

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur.export import find
-from secateur.export._read import Reading, open_reading
+from secateur.export._read import Reading, open_reading, tokenizer_of
 from secateur.export._write import Layout, atomic, file_bytes, write_model
 from secateur.model.checkpoint import DTYPES
 from secateur.types import ExportError, Plan
@@ -44,14 +44,21 @@ def companions(source: Path, out: Path) -> list[Path]:
 
 
 def export_folder(model: str | Path, format: str, out: str | Path) -> dict[str, Any]:
-    """Write a model, cut or not, as plain safetensors in its own number type.
+    """Write a model, cut or not, as plain safetensors or GGUF in its own number type.
 
     Returns what `cut` reports of an export: `format`, `files`, `bytes_on_disk`, and the bytes it had before.
     """
+    if format == "gguf":
+        from secateur.export._togguf import to_gguf
+
+        reading = open_reading(model)
+        written = to_gguf(reading, Path(out))
+        companions(reading.folder, Path(out))
+        return written | {"bytes_before": _bytes(reading)}
     target = find(format)
     if target.name != "safetensors":
         raise ExportError(
-            f"a finished model is only turned into safetensors, not into {format}: that takes data and a budget",
+            f"a finished model is only turned into safetensors or gguf, not {format}: that takes data and a budget",
             f"secateur cut {model} --data FILE --budget '4.25 bits/weight' --format {format} -o {out}",
         )
     reading, out = open_reading(model), Path(out)
@@ -59,7 +66,8 @@ def export_folder(model: str | Path, format: str, out: str | Path) -> dict[str, 
         raise ExportError(f"{out} is the model itself", "give another folder to -o")
     layouts: dict[str, Layout] = {name: (entry.dtype, entry.shape) for name, entry in reading.tensors.items()}
     files = write_model(out, layouts, lambda name: _tensor(reading, name))
-    companions(reading.folder, out)
+    if not companions(reading.folder, out) and hasattr(reading, "tokenizer"):
+        tokenizer_of(reading).save_pretrained(out)
     target.finish(out, dict(reading.config), Plan({}, {}, 0.0, 0.0, 0.0), ())
     written = sum(file.stat().st_size for file in files)
     if written != file_bytes(layouts):
@@ -68,8 +76,12 @@ def export_folder(model: str | Path, format: str, out: str | Path) -> dict[str, 
         "format": target.name,
         "files": [file.name for file in files],
         "bytes_on_disk": written,
-        "bytes_before": sum(file.stat().st_size for file in reading.folder.glob("*.safetensors")),
+        "bytes_before": _bytes(reading),
     }
+
+
+def _bytes(reading: Reading) -> int:
+    return sum(file.stat().st_size for file in {entry.file for entry in reading.checkpoint.tensors.values()})
 
 
 def _tensor(reading: Reading, name: str) -> Tensor:

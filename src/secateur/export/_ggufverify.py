@@ -17,20 +17,19 @@ from torch import Tensor
 
 from secateur.export._verify import LIMIT, quiet
 from secateur.measure import llamacpp
-from secateur.model.text import load_tokenizer
 from secateur.parts.gguf.names import package
 from secateur.parts.gguf.read import logits as decoded
-from secateur.types import DataError, ExportError
+from secateur.types import ExportError
 
 #: relative error of the logits above which an export has failed, by the widest rounding of activations in the file
 LIMITS = {"8 bits": 0.05, "bfloat16": 0.01, "float16": 2e-3}
 _OURS = "this is a fault of Secateur or of the installed llama.cpp; please report it with their versions"
 
 
-def verify(file: Path, source: Path, reference: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+def verify(file: Path, tokenizer: Any, reference: Tensor | None, tokens: Tensor) -> dict[str, Any]:
     """`verified_in`, `logit_error`, `logit_limit`, and whether the file's tokenizer says what the model's own does."""
     if llamacpp.folder() is not None:
-        return _in_llamacpp(file, source, reference, tokens)
+        return _in_llamacpp(file, tokenizer, reference, tokens)
     if reference is not None:
         return _in_transformers(file, reference, tokens)
     said = f"not verified: the model is large and llama.cpp is not here ({llamacpp.GET})"
@@ -44,7 +43,7 @@ def limit_of(file: Path) -> float:
     return LIMITS["8 bits" if kinds - wide else "bfloat16" if "BF16" in kinds else "float16"]
 
 
-def _in_llamacpp(file: Path, source: Path, reference: Tensor | None, tokens: Tensor) -> dict[str, Any]:
+def _in_llamacpp(file: Path, tokenizer: Any, reference: Tensor | None, tokens: Tensor) -> dict[str, Any]:
     told = package().GGUFReader(str(file))
     arch = told.fields["general.architecture"].contents()
     tokens = tokens[:, : told.fields[f"{arch}.context_length"].contents()]
@@ -60,7 +59,7 @@ def _in_llamacpp(file: Path, source: Path, reference: Tensor | None, tokens: Ten
         "verified_in": llamacpp.version(),
         "logit_error": error,
         "logit_limit": limit,
-        "tokenizer": _tokenizer(file, source, tokens),
+        "tokenizer": _tokenizer(file, tokenizer, tokens),
     }
 
 
@@ -87,11 +86,9 @@ def _error(logits: Tensor, reference: Tensor) -> float:
     return float((logits - reference).norm() / reference.norm().clamp_min(1e-30))
 
 
-def _tokenizer(file: Path, source: Path, tokens: Tensor) -> str:
+def _tokenizer(file: Path, ours: Any, tokens: Tensor) -> str:
     """Whether llama.cpp makes the same tokens of a text; where it does not, how many differ."""
-    try:
-        ours = load_tokenizer(source)
-    except DataError:
+    if ours is None:
         return "the file has none"
     text = ours.decode(tokens[0].tolist())
     expected, found = ours(text, add_special_tokens=False)["input_ids"], llamacpp.tokenize(file, text)

@@ -30,8 +30,21 @@ from secateur.model.load import config_of
 from secateur.parts.edits.ggml import Ggml
 from secateur.parts.edits.keep import Keep
 from secateur.parts.gguf import meta, vocab
-from secateur.parts.gguf.names import Arch, arch_of, ggml_names, heads_of, is_norm, package, parameters_of, turned
-from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
+from secateur.parts.gguf.names import (
+    DECI,
+    Arch,
+    arch_of,
+    ggml_names,
+    heads_of,
+    is_norm,
+    package,
+    parameters_of,
+    rows_by_block,
+    turned,
+)
+from secateur.parts.gguf.read import own_words
+from secateur.parts.reading import tokenizer_of
+from secateur.types import DataError, Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
 
 FILE = "model.gguf"
 ALIGNED = 32  # bytes; where tensors begin
@@ -46,6 +59,8 @@ class Gguf:
     name: str = "gguf"
 
     def __post_init__(self) -> None:
+        if self.anatomy is not None and self.source is None:
+            raise ExportError("llama.cpp runs language models, and this one sees pictures", "--format packed, or onnx")
         if self.source is not None:  # what cannot be written is said before the long part
             _ = self.metadata
 
@@ -115,6 +130,14 @@ class Gguf:
             out[name] = (x + self.arch.norms if is_norm(name) else x).contiguous()
         return out | self._extra
 
+    def kept(self, stored: str, x: Tensor) -> dict[str, Tensor]:
+        """One stored tensor [rows, cols] as it is: matrices in their own numbers, the rest as above."""
+        name = self.names[stored]
+        if x.ndim != 2 or name == "position_embd.weight":
+            return {name: self.encode_rest({stored: x})[name]}
+        heads = heads_of(name, tuple(x.shape), self._head)
+        return {name: (turned(x, heads) if heads and self.arch.turned else x).contiguous()}
+
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         kinds = {
             self._name(m): finished.edits[unit.name]
@@ -126,6 +149,9 @@ class Gguf:
             self._write(file, finished, {name: edit.kind for name, edit in kinds.items()})  # type: ignore[attr-defined]
         return [folder / FILE]
 
+    def priced(self, files: Sequence[Path]) -> int:
+        return sum(file.stat().st_size for file in files)
+
     def files(self, folder: Path) -> list[Path]:
         return sorted(folder.glob("*.gguf"))
 
@@ -134,7 +160,11 @@ class Gguf:
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
         assert self.source is not None
-        return verify(folder / FILE, self.source.folder, reference_logits, tokens)
+        try:
+            tokenizer = tokenizer_of(self.source)
+        except DataError:
+            tokenizer = None
+        return verify(folder / FILE, tokenizer, reference_logits, tokens)
 
     # what is known of the model
 
@@ -143,23 +173,56 @@ class Gguf:
         assert self.source is not None
         package()
         try:
-            told = meta.metadata(self.arch, self._config)
+            told = meta.metadata(self.arch, self._config, self._widths)
             size = self._shapes["token_embd.weight"][0]
-            return told | {f"{self.arch.name}.vocab_size": size} | vocab.metadata(self.source.folder, size)
+            words = own_words(self.source) or vocab.metadata(self.source.folder, size)
+            return told | {f"{self.arch.name}.vocab_size": size} | words
         except SecateurError as error:
             raise ExportError(error.message, error.hint) from error
 
     @cached_property
     def arch(self) -> Arch:
         assert self.source is not None
-        return arch_of(str(self.source.config.get("model_type")))
+        found = arch_of(str(self.source.config.get("model_type")))
+        if not self.uneven:
+            return found
+        if found.name != "llama":
+            raise ExportError(
+                f"the blocks of this `{found.name}` differ in width, which llama.cpp runs for Llama alone",
+                "write another format, --format torch-export for example",
+            )
+        return DECI
+
+    @cached_property
+    def uneven(self) -> bool:
+        """Whether blocks differ in the number of heads or the width of their MLP."""
+        return any(len(set(widths)) > 1 for widths in self._rows.values())
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """Rows of the matrices that say how wide a block is, block by block, for networks with Llama's names."""
+        assert self.source is not None
+        shapes = {name: entry.shape for name, entry in self.source.tensors.items()}
+        return {name: rows_by_block(shapes, name) for name in ("q_proj", "k_proj", "gate_proj")}
+
+    @cached_property
+    def _widths(self) -> dict[str, list[int]] | None:
+        if not self.uneven:
+            return None
+        q, k, gate = self._rows.values()
+        heads = {"attention.head_count": q, "attention.head_count_kv": k}
+        counts = {name: [rows // self._head for rows in each] for name, each in heads.items()}
+        return counts | {"feed_forward_length": gate}
 
     @cached_property
     def names(self) -> dict[str, str]:
         """Stored tensor -> name in the file."""
-        assert self.anatomy is not None
-        parameters = parameters_of(self.anatomy.sources)
-        named = ggml_names(self.arch, parameters.values(), len(self.anatomy.blocks))
+        assert self.source is not None
+        # without an anatomy (transformers builds no network of uneven blocks) stored names are the parameters' own
+        parameters = (
+            parameters_of(self.anatomy.sources) if self.anatomy else {name: name for name in self.source.tensors}
+        )
+        named = ggml_names(self.arch, parameters.values(), int(self._config.num_hidden_layers))
         without = [stored for stored, parameter in parameters.items() if parameter not in named]
         if without:
             raise ExportError(
@@ -244,10 +307,10 @@ def _layout(matrix: Matrix, edit: Edit, dtype: str) -> Layout:
 
 
 def _there(kind: str) -> bool:
-    """Whether weights can be put on this type."""
+    """Whether weights can be put on this type: of some we know only the bytes."""
     try:
-        return blocks.grid(kind) is not None
-    except PlanError:
+        return getattr(blocks.grid(kind), "book", kind) is not None
+    except (PlanError, KeyError):
         return False
 
 

@@ -15,9 +15,11 @@ from torch import nn
 
 from secateur.model.anatomy import skeleton
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
-from secateur.model.text import load_tokenizer
-from secateur.parts.reading import ForeignError, Reading, network, open_reading
+from secateur.parts.gguf.read import is_gguf
+from secateur.parts.reading import ForeignError, Reading, network, open_reading, tokenizer_of
 from secateur.types import ModelError
+
+_ROUNDS = "its runtime rounds activations too; here only the weights are rounded"
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,21 @@ class Model:
     @property
     def bytes(self) -> int:
         """Of the files that hold its tensors, headers included."""
-        return sum(file.stat().st_size for file in {entry.file for entry in self.stored.tensors.values()})
+        return sum(file.stat().st_size for file in self.files)
 
     @property
     def bits_per_weight(self) -> float:
         """Everything stored (scales, zeros, indices too) over the weights of the uncut network."""
         return 8 * self.stored.bytes / self.weights
 
+    @property
+    def files(self) -> set[Path]:
+        """Where its tensors lie."""
+        return {entry.file.resolve() for entry in self.stored.tensors.values()}
+
     def network(self) -> nn.Module:
         """All of it in memory, in float32."""
-        return network(self.folder) if self.reading is not None else _by_transformers(self.stored)
+        return network(self.name) if self.reading is not None else _by_transformers(self.stored)
 
 
 def open_model(name: str) -> Model:
@@ -72,7 +79,7 @@ def open_model(name: str) -> Model:
             "language models are measured, and image models from a .safetensors file or `package.module:function`",
         )
     head = empty.get_output_embeddings()
-    tokenizer = load_tokenizer(stored.folder)
+    tokenizer = tokenizer_of(stored)
     return Model(
         name,
         stored,
@@ -83,7 +90,7 @@ def open_model(name: str) -> Model:
         sum(entry.size for entry in reading.tensors.values())
         if reading
         else sum(p.numel() for p in empty.parameters()),
-        _notes(stored.config),
+        [_ROUNDS] if is_gguf(name) else _notes(stored.config),
     )
 
 
@@ -96,7 +103,7 @@ def _notes(config: Mapping[str, Any]) -> list[str]:
     about = config.get("quantization_config") or {}
     groups = about.get("config_groups", {}).values()
     if any(group.get("input_activations") for group in groups):
-        return ["its runtime rounds activations too; here only the weights are rounded"]
+        return [_ROUNDS]
     return []
 
 

@@ -76,7 +76,7 @@ class Desk:
 
     def row(self, model: Model, windows: Windows, standard: Read | None = None) -> dict[str, Any]:
         """Everything about one model. The reference itself is not read again."""
-        itself = standard is not None and model.folder.resolve() == standard.model.folder.resolve()
+        itself = standard is not None and model.files == standard.model.files
         mine = standard if itself and standard is not None else self.read(model, windows)
         comparable = standard is not None and torch.equal(standard.windows.tokens, windows.tokens)
         clock = Clock(self.device, mine.passed.clock.seconds)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from secateur.maths.packing import unpack, unpack_exponents, unpack_nibbles, unpack_words
 from secateur.model.checkpoint import DTYPES, Checkpoint, Entry, open_checkpoint, read_header
+from secateur.model.text import load_tokenizer
 from secateur.parts import edits
 from secateur.parts.edits import GridEdit, Part
+from secateur.parts.gguf.read import is_gguf, open_gguf
 from secateur.types import ModelError
 
 _FLOATS = {str(DTYPES[name]).removeprefix("torch."): name for name in ("F16", "BF16", "F32")}
@@ -67,7 +69,9 @@ class Reading:
 
 
 def open_reading(folder: str | Path) -> Reading:
-    """Read the headers of a model that may be cut: plain, packed, or compressed-tensors (also of other makers)."""
+    """Read the headers of a model that may be cut: plain, packed, compressed-tensors (also by others), or GGUF."""
+    if is_gguf(folder):
+        return open_gguf(folder)  # type: ignore[return-value]  # it says and reads what a Reading does
     checkpoint = _open(folder)
     about = dict(checkpoint.config.get("quantization_config") or {})
     method = about.get("quant_method")
@@ -86,6 +90,16 @@ def open_reading(folder: str | Path) -> Reading:
     for name, source in decoded.items():
         tensors[name] = Entry(kind, source.shape, checkpoint.folder, 0, 0)
     return Reading(checkpoint.folder, checkpoint.config, tensors, checkpoint, decoded)
+
+
+def open_uncut(model: str) -> Checkpoint:
+    """A model that may be cut: plain weights in a folder or on the hub, or a GGUF file, decoded as it is read."""
+    return open_gguf(model) if is_gguf(model) else open_checkpoint(model)  # type: ignore[return-value]  # as above
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The tokenizer beside a model's weights, or in them."""
+    return model.tokenizer() if hasattr(model, "tokenizer") else load_tokenizer(model.folder)
 
 
 def _beyond(about: Mapping[str, Any]) -> str:

@@ -85,6 +85,12 @@ def heads_of(name: str, shape: tuple[int, ...], head: int) -> int:
     return shape[0] // head if found else 0
 
 
+def rows_by_block(shapes: Mapping[str, tuple[int, ...]], name: str) -> list[int]:
+    """Rows of the matrix of this name in every block that has one, first block to last."""
+    found = {int(m[1]): shapes[key][0] for key in shapes if (m := re.search(rf"\.(\d+)\.\w+\.{name}\.weight$", key))}
+    return [found[block] for block in sorted(found)]
+
+
 def turned(x: Tensor, heads: int) -> Tensor:
     """Rows of every head from halves to pairs: transformers' order to llama.cpp's. Rows of packed blocks too."""
     return x[order(x.shape[0], heads)]

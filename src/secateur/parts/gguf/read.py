@@ -171,6 +171,13 @@ def open_gguf(model: str | Path) -> GgufModel:
     return GgufModel(files[0], metadata, stored)
 
 
+def own_words(model: Any) -> dict[str, Any]:
+    """What a GGUF file says of its tokenizer; nothing for other models, or where another lies beside the file."""
+    if not isinstance(model, GgufModel) or (model.folder / "tokenizer.json").exists():
+        return {}
+    return {key: value for key, value in model.metadata.items() if key.startswith("tokenizer.")}
+
+
 def logits(file: Path, tokens: Tensor) -> Tensor:
     """The file's logits as our network computes them, decoded block by block."""
     from secateur.model.stream import Stream

@@ -1,0 +1,49 @@
+"""A model as it is, cut or not, as one GGUF file: every matrix in the numbers that it has, 16 bits as a rule.
+
+Here the blocks of a Llama may differ, in their heads and in the width of their MLP: llama.cpp runs that under the name
+`deci`, and transformers builds no such network, so nothing is asked of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from secateur.export import Finished, Parts
+from secateur.export.gguf import Gguf
+from secateur.model.anatomy import Anatomy, anatomy, skeleton
+from secateur.model.checkpoint import DTYPES
+from secateur.parts.reading import Reading
+
+
+def to_gguf(reading: Reading, out: Path) -> dict[str, Any]:
+    """Write the file and see it run: `format`, `files`, `bytes_on_disk`, and what verifying found."""
+    model: Any = reading
+    form = Gguf(model)
+    body = None if form.uneven else anatomy(model, skeleton(model))
+    form = form if body is None else Gguf(model, body)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".work-") as place:
+        parts, names = Parts(Path(place)), _wanted(form, body)
+        turned = {m.tensor for unit in body.units for m in unit.matrices if m.transposed} if body else set()
+        for at, name in enumerate(names):
+            x = reading.read(name).to(DTYPES[reading.tensors[name].dtype])
+            parts.save(str(at), form.kept(name, x.T if name in turned else x))
+        parts.save("own", form.encode_rest({}))
+        files = form.write(Finished(parts, (*map(str, range(len(names))), "own"), (), {}), out)
+    length = min(16, form.metadata[f"{form.arch.name}.context_length"])
+    tokens = torch.arange(2 * length).reshape(2, length) % form.metadata[f"{form.arch.name}.vocab_size"]
+    return {
+        "format": form.name,
+        "files": [file.name for file in files],
+        "bytes_on_disk": form.priced(files),
+        **form.verify(out, None, tokens),
+    }
+
+
+def _wanted(form: Gguf, body: Anatomy | None) -> list[str]:
+    copies = {name for name, why in body.skipped if why.startswith("a copy of")} if body else set()
+    return [name for name in form.names if name not in copies]
