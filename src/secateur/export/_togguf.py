@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from secateur.export import Finished, Parts
 from secateur.export.gguf import Gguf
@@ -40,8 +41,24 @@ def to_gguf(reading: Reading, out: Path) -> dict[str, Any]:
         "format": form.name,
         "files": [file.name for file in files],
         "bytes_on_disk": form.priced(files),
-        **form.verify(out, None, tokens),
+        **form.verify(out, _logits(reading, tokens) if form.uneven else None, tokens),
     }
+
+
+def _logits(reading: Reading, tokens: Tensor) -> Tensor:
+    """What a Llama of uneven blocks computes: transformers' network with every layer as wide as it is stored."""
+    model: Any = reading
+    network: Any = skeleton(model)
+    for name in reading.tensors:
+        owner = network.get_submodule(name.rpartition(".")[0])
+        owner._parameters[name.rpartition(".")[2]] = nn.Parameter(reading.read(name).float(), requires_grad=False)
+    if "lm_head.weight" not in reading.tensors:
+        network.lm_head.weight = network.model.embed_tokens.weight
+    for block in network.model.layers:
+        attention = block.self_attn
+        attention.num_key_value_groups = len(attention.q_proj.weight) // len(attention.k_proj.weight)
+    with torch.no_grad():
+        return network(tokens).logits
 
 
 def _wanted(form: Gguf, body: Anatomy | None) -> list[str]:

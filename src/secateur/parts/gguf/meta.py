@@ -181,8 +181,7 @@ def config_of(told: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
     out["vocab_size"] = shapes["token_embd.weight"][0]
     out["tie_word_embeddings"] = "output.weight" not in shapes
     for ours, theirs in (("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")):
-        if f"tokenizer.ggml.{theirs}_token_id" in told:
-            out[ours] = told[f"tokenizer.ggml.{theirs}_token_id"]
+        out[ours] = told.get(f"tokenizer.ggml.{theirs}_token_id")  # None where none is, whatever the usual one
     if kind == "gpt2":
         return out
     out["head_dim"] = own.get("attention.key_length", out["hidden_size"] // out["num_attention_heads"])

@@ -25,7 +25,8 @@ RULES = {
     rf"{_ENDS}|{_WORD}|\p{{N}}{{1,3}}|{_REST}": "llama-bpe",
     rf"{_ENDS}|{_WORD}|\p{{N}}|{_REST}": "qwen2",
 }
-_GPT2_RULE = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+#: stands where a tokenizer has no merges: llama.cpp asks for one, and this never applies to single characters
+_NEVER = "[NONE] [NONE]"
 
 
 def metadata(folder: Path, size: int) -> dict[str, Any]:
@@ -112,9 +113,8 @@ def _from_json(told: Mapping[str, Any], file: Path) -> dict[str, Any]:
         tokens[at], types[at] = token, NORMAL
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
     if not _is_sentencepiece(told):
-        return {"model": "gpt2", "pre": RULES.get(_pattern(told), "default"), "tokens": tokens, "token_type": types} | (
-            {"merges": merges} if merges else {}
-        )
+        pre = RULES.get(_pattern(told), "default")
+        return {"model": "gpt2", "pre": pre, "tokens": tokens, "token_type": types, "merges": merges or [_NEVER]}
     rank: dict[str, int] = {}
     for at, pair in enumerate(merges):
         rank.setdefault(pair.replace(" ", "", 1), at)
@@ -231,7 +231,7 @@ def tokenizer(told: Mapping[str, Any]) -> Any:
     vocab = {token: at for at, token in enumerate(own["tokens"])}
     types = own.get("token_type") or [NORMAL] * len(vocab)
     if kind == "gpt2":
-        made = Tokenizer(models.BPE(vocab, [_pair(merge) for merge in own.get("merges", ())]))
+        made = Tokenizer(models.BPE(vocab, [_pair(merge) for merge in own.get("merges", ()) if merge != _NEVER]))
         pattern = {name: rule for rule, name in RULES.items()}.get(own.get("pre", "default"))
         plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
         made.pre_tokenizer = (
