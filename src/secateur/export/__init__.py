@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,7 +126,7 @@ def find(
 ) -> Format:
     """The format of this name, for the model with this config.json, anatomy and checkpoint.
 
-    A format says by the names of its fields what it wants to know of the model.
+    A format says by the names of its parameters what it wants to know of the model.
     """
     if name not in names():
         near = get_close_matches(name, names(), 1)
@@ -142,7 +143,7 @@ def find(
         "anatomy": anatomy,
         "source": source,
     }
-    return kind(**{key: value for key, value in known.items() if key in kind.__dataclass_fields__})
+    return kind(**{key: value for key, value in known.items() if key in signature(kind).parameters})
 
 
 _HOME = {

@@ -55,7 +55,7 @@ class CompressedTensors:
     """`dtype` is the model's; `tied` the path of a head that multiplies by the embedding's matrix, if there is one.
 
     `zeros` is how zero points are stored: "packed" as the format's makers do, "bytes", or "" for whichever of the two
-    the installed reader takes (tried once, when first needed).
+    the installed reader takes (tried once, when first needed). `only` are the edits of a narrower reader (`vllm.py`).
     """
 
     dtype: str = "bfloat16"
@@ -63,16 +63,19 @@ class CompressedTensors:
     model_type: str = ""
     zeros: str = ""
     name: str = "compressed-tensors"
+    only: tuple[Edit, ...] = ()
     disk: ClassVar[Shards] = Shards()
 
     def edits(self) -> tuple[Edit, ...]:
-        return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return self.only or (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if isinstance(edit, Keep):
             return dense_refuses(unit)
         if codec(edit) is None:
             return "compressed-tensors has no such grid"
+        if self.only and (edit not in self.only or unit.kind == "embedding"):
+            return f"{self.name} has no kernel for it" if edit not in self.only else f"{self.name} keeps embeddings"
         return self._refuses_unit(unit) or self._refuses_kind(unit, edit) or self._refuses_edit(unit, edit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
