@@ -97,7 +97,7 @@ def carry_out(
         "text": case.text,
     }
     work, taken_up = work_folder(out, resume, told)
-    factors = _Factors(case, _statistics_of(plan, menu) or work, seed, tell)
+    factors = _Factors(case, _statistics_of(plan, menu) or work, seed, tell, sides)
     walk = Walk(case, edits, sides, factors, work)
     compared, logits = walk(tell)
     spends = spent(case, edits, str(plan.about.get("over", "all")))
@@ -152,13 +152,14 @@ class _Factors:
     work: Path
     seed: int
     tell: Tell
+    sides: int = 2  # one-sided feedback needs the inputs alone
 
     def gather(self, units: Sequence[Unit]) -> None:
         """See to it that the factors of these units are at hand."""
         at = {unit.name: place for place, unit in enumerate(self.case.units)}
         if all(Parts(self.work / "factors").has(str(at[unit.name])) for unit in units):
             return
-        for some, factors in statistics(self.case, self.work, self.seed, self.tell):
+        for some, factors in statistics(self.case, self.work, self.seed, self.tell, self.sides < 2):
             for unit in some:
                 store_factors(self.work, at[unit.name], complete(unit, factors))
 

@@ -30,6 +30,7 @@ from secateur.export._write import write_text
 from secateur.measure.compare import Comparison
 from secateur.methods.quantize.layerwise_quant import lim, zd
 from secateur.model.factors import Factors, backward
+from secateur.model.inputs import forward
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
@@ -104,8 +105,11 @@ def take_up(
 # the statistics
 
 
-def statistics(case: Case, work: Path, seed: int, tell: Tell) -> Iterator[tuple[tuple[Unit, ...], dict[str, Factors]]]:
-    """The units of the head, of every block from the last, and of the embedding, with the factors of their matrices.
+def statistics(
+    case: Case, work: Path, seed: int, tell: Tell, inputs_alone: bool = False
+) -> Iterator[tuple[tuple[Unit, ...], dict[str, Factors]]]:
+    """The units of the head, of every block from the last, and of the embedding, with the factors of their matrices;
+    from the first to the last, and from the inputs alone, where that is enough.
 
     Every tensor is looked through for NaN and infinity first: hours later it would be too late.
     """
@@ -113,7 +117,10 @@ def statistics(case: Case, work: Path, seed: int, tell: Tell) -> Iterator[tuple[
         tell("reading", at, len(case.checkpoint.tensors))
         case.checkpoint.check_finite(name)
     tell("reading", len(case.checkpoint.tensors), len(case.checkpoint.tensors))
-    yield from backward(case.stream, case.calib, case.units, work, seed, tell)
+    if inputs_alone:
+        yield from forward(case.stream, case.calib, case.units, work, tell)
+    else:
+        yield from backward(case.stream, case.calib, case.units, work, seed, tell)
 
 
 def _rows(
@@ -126,7 +133,7 @@ def _rows(
         for units, row in zip(case.rows.values(), can, strict=True)
         for unit in units
     }
-    for units, factors in statistics(case, work, seed, tell):
+    for units, factors in statistics(case, work, seed, tell, getattr(rule, "INPUTS_ALONE", False)):
         with case.stream.loaded(*modules_of(case, units)):
             found = {unit.name: complete(unit, factors) for unit in units}
             cut = [unit for unit in units if _any_cut(offered[unit.name])]

@@ -89,7 +89,10 @@ Pin = Annotated[
         rich_help_panel="What",
     ),
 ]
-Damage = Annotated[str, typer.Option(help="How damage is predicted.", rich_help_panel="Method")]
+Damage = Annotated[
+    str,
+    typer.Option(help="How damage is predicted: kronecker, or output (cheaper, and less).", rich_help_panel="Method"),
+]
 Allocate = Annotated[str, typer.Option(help="Who decides which unit gets how much.", rich_help_panel="Method")]
 Round = Annotated[
     str, typer.Option("--round", help="How a weight finds its place on the grid.", rich_help_panel="Method")
