@@ -6,6 +6,7 @@ import torch
 from secateur.maths.factor import damped
 from secateur.maths.grids.affine import Affine
 from secateur.maths.grids.floats import Float
+from secateur.maths.grids.scalars import Scalars
 from secateur.maths.rounding import damage, nearest
 from secateur.maths.settle import STRONG, Effort, Metric, settle, widened
 
@@ -21,6 +22,8 @@ GRIDS = [
     Float("fp8"),
     Float("mxfp4"),
     Float("nvfp4"),
+    Scalars("q4_1"),
+    Scalars("iq4_nl"),
 ]
 
 

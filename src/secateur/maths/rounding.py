@@ -267,7 +267,7 @@ def refit(w: Tensor, values: Tensor, grid: Fitted, a: Tensor, g: Tensor | None, 
         return e if g is None else g[:, None] * e if g.ndim == 1 else g @ e
 
     first = grid.scale[:, :: grid.group]
-    p = torch.stack([first, -grid.zero[:, :: grid.group] * first] if shifted and grid.zero is not None else [first])
+    p = torch.stack([first, grid.shift] if shifted and grid.shift is not None else [first])
     diagonal = a.diagonal()
     height = 1.0 if g is None else (g if g.ndim == 1 else g.diagonal())[:, None]
     weight = [(codes * codes * diagonal).view(rows, groups, -1).sum(-1) * height]

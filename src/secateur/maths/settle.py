@@ -8,7 +8,7 @@ are swept side by side and the best goes on. Nothing here is tuned by gradient, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -192,10 +192,20 @@ def _without(good: Tensor, task: Task, sides: int) -> Settled:
         own = g if g is None else g[good] if g.ndim == 1 else g[good][:, good]
         done = settle_all([replace(task, w=w[good], g=own)], sides)[0]
         values[good], damaged = done.values, done.damage
-        fit.scale[good] = done.grid.scale
-        if fit.zero is not None:
-            fit.zero[good] = done.grid.zero
+        fit = _with_rows(fit, good, done.grid)
     return Settled(values, fit, damaged, tuple((~good).nonzero().flatten().tolist()))
+
+
+def _with_rows(fit: Any, good: Tensor, other: Any) -> Any:
+    """A fitted grid whose `good` rows are those of another, whatever it holds row by row."""
+    changed = {}
+    for field in fields(fit):
+        mine, theirs = getattr(fit, field.name), getattr(other, field.name)
+        if isinstance(mine, Tensor) and mine.ndim == 2 and len(mine) == len(good):
+            changed[field.name] = mine.index_copy(0, good.nonzero().flatten(), theirs.expand(int(good.sum()), -1))
+        elif is_dataclass(mine) and not isinstance(mine, type):
+            changed[field.name] = _with_rows(mine, good, theirs)
+    return replace(fit, **changed)
 
 
 def widened(fit: Any, width: float) -> Any:
@@ -205,6 +215,4 @@ def widened(fit: Any, width: float) -> Any:
     scale = fit.scale[:, :: fit.group]
     if fit.zeros is None:
         return fit.rescaled(scale * width)
-    zero = fit.zero[:, :: fit.group]
-    middle = (fit.low + fit.high) / 2
-    return fit.rescaled(scale * width, scale * (middle - zero) - scale * width * middle)
+    return fit.rescaled(scale * width, fit.shift + (1 - width) * (fit.low + fit.high) / 2 * scale)

@@ -47,6 +47,10 @@ class Fitted(Protocol):
     def group(self) -> int: ...
     @property
     def step(self) -> int: ...
+    @property
+    def shift(self) -> Tensor | None:
+        """The value of code 0, [rows, groups], where zeros are fractional."""
+        ...
 
     # scalars need not take the weights: nobody hands them any
     snap: Callable[..., Tensor]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,17 @@ class FittedAffine:
     @property
     def manner(self) -> Hashable:
         return "affine"  # whatever the range: `snap_together` sees to it
+
+    @property
+    def shift(self) -> Tensor | None:
+        """The value of code 0, [rows, groups], where zeros are fractional."""
+        if self.zero is None or self.zeros is None:
+            return None
+        return -self.zero[:, :: self.group] * self.scale[:, :: self.group]
+
+    def ranged(self, low: Tensor, high: Tensor) -> FittedAffine:
+        """The same with ranges of their own for the rows of what is snapped."""
+        return replace(self, low=low, high=high)
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         q = x / scale if zero is None else (x / scale).add_(zero)
@@ -59,8 +71,8 @@ class FittedAffine:
 
 def snap_together(grids: Sequence[Fitted], sizes: Sequence[int]) -> Callable[..., Tensor]:
     """One `snap` for tiles of several grids of one manner, so many (`sizes`) of each behind one another."""
-    first = grids[0]
-    if not isinstance(first, FittedAffine) or len({(grid.low, grid.high) for grid in grids}) == 1:  # type: ignore[attr-defined]
+    first: Any = grids[0]
+    if not hasattr(first, "ranged") or len({(grid.low, grid.high) for grid in grids}) == 1:  # type: ignore[attr-defined]
         return first.snap
     many = torch.tensor(sizes, device=first.scale.device)
     low, high = (
@@ -69,7 +81,7 @@ def snap_together(grids: Sequence[Fitted], sizes: Sequence[int]) -> Callable[...
         .unsqueeze(1)
         for side in ("low", "high")
     )
-    return replace(first, low=low, high=high).snap
+    return first.ranged(low, high).snap
 
 
 def _spread(x: Tensor, group: int, cols: int) -> Tensor:

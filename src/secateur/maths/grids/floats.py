@@ -46,6 +46,7 @@ class FittedFloat:
     dtype: torch.dtype = torch.float16
     zero: None = None
     zeros: None = None
+    shift: None = None
     step: int = 1
 
     @property

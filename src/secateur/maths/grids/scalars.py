@@ -44,6 +44,10 @@ class FittedScalars:
         return self.shape.group
 
     @property
+    def manner(self) -> Hashable:
+        return "scalars" if self.shape.even else self.shape.kind
+
+    @property
     def low(self) -> int:
         return self.shape.low
 
@@ -60,6 +64,10 @@ class FittedScalars:
     def shift(self) -> Tensor | None:
         """The value of level 0, [rows, groups], where the type has offsets."""
         return None if self.zero is None else -self.zero[:, :: self.group]
+
+    def ranged(self, low: Tensor, high: Tensor) -> FittedScalars:
+        """The same with ranges of their own for the rows of what is snapped."""
+        return replace(self, shape=replace(self.shape, low=low, high=high))
 
     def snap(self, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         if zero is None:
@@ -94,6 +102,11 @@ class Scalars:
     """The grid of one block type, by its name."""
 
     kind: str
+
+    @property
+    def bits(self) -> int:
+        """Of a code, without scales."""
+        return SHAPES[self.kind].bits
 
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedScalars:
         shape = SHAPES[self.kind]

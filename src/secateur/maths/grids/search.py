@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .floats import Float
 from .shapes import Shape
-from .stored import Stored, half, multiples
+from .stored import Stored, half, multiples, scale_of
 
 #: weights that are searched at a time: few enough for the caches
 CHUNK = 1 << 17
@@ -190,7 +190,7 @@ def _whole(group: Group, best: Found) -> Stored:
     """What comes nearest to the best in the file, and is best there."""
     shape = group.shape
     if shape.subs is None:
-        d = half(best.scale)
+        d = scale_of(shape, best.scale)
         if best.zero is None:
             return Stored(d)
         sums = group.sums(d, best.zero)
@@ -241,10 +241,11 @@ def _offset(group: Group, at: Stored, scale: Tensor, subs: Tensor, nudge: int) -
 
 def _refitted(group: Group, at: Stored, whole: Whole) -> Stored:
     """The float16 of every block by least squares, for the whole numbers and levels there are."""
+    shape = group.shape
     subs, xq, qq = (group.blocks(t) for t in (whole.subs, whole.xq, whole.qq))
     aa, ax = (subs * subs * qq).sum(-1), (subs * xq).sum(-1)
     if at.m is None or whole.mins is None or whole.q is None:
-        return Stored(half(ax / aa.clamp_min(1e-30)), whole.subs)
+        return Stored(scale_of(shape, ax / aa.clamp_min(1e-30)), whole.subs)
     mins, q = group.blocks(whole.mins), group.blocks(whole.q)
     total, sx = (group.blocks(t.expand_as(whole.q)) for t in (group.total, group.sx))
     ab, bb, bx = (subs * mins * q).sum(-1), (mins * mins * total).sum(-1), (mins * sx).sum(-1)

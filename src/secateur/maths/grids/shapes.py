@@ -111,5 +111,5 @@ def _table(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 def nonlinear(x: Tensor) -> Tensor:
     """The nearest level of IQ4. All middles are multiples of a half, so a half step knows its level."""
-    near = (x * 2).floor_().clamp_(-256, 255).add_(256)
+    near = (x * 2).floor_().clamp_(-256, 255).nan_to_num_(0).add_(256)  # nothing times a scale of nothing
     return _table(x.device)[2][near.int()]

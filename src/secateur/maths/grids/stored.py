@@ -19,7 +19,7 @@ ENDS = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.7, 1.5, 2.5)
 class Stored:
     """`d` and `m` [rows, blocks], exact in float16; `subs` and `mins` [rows, groups], whole; all as float32.
 
-    scale = d * subs, zero = m * mins; what a type does not have is None. No scale is zero.
+    scale = d * subs, zero = m * mins; what a type does not have is None.
     """
 
     d: Tensor
@@ -39,7 +39,7 @@ class Stored:
         if shape.kind == "mxfp4":
             return cls(torch.exp2(scale.abs().clamp_min(2.0**-126).log2().round().clamp(-126, 127)))
         if shape.subs is None:
-            return cls(half(scale), None, None if zero is None else half(zero, True)).steady(shape)
+            return cls(scale_of(shape, scale), None, None if zero is None else half(zero, True)).steady(shape)
         scale, heed = (t.unflatten(1, (-1, shape.groups)) for t in (scale, heed.expand_as(scale)))
         d, subs = multiples(scale, heed, *shape.subs)
         if zero is None:
@@ -101,6 +101,11 @@ def half(x: Tensor, zero: bool = False) -> Tensor:
     if not zero:
         x = torch.where(x.abs() < 2.0**-24, torch.where(x < 0, -(2.0**-24), 2.0**-24), x)
     return x.half().float()
+
+
+def scale_of(shape: Shape, x: Tensor) -> Tensor:
+    """Scales as float16: never zero, but where a grid without a level zero is to give nothing but zeros."""
+    return half(x) if shape.even else torch.where(x == 0, 0.0, half(x))
 
 
 def multiples(t: Tensor, w: Tensor, low: int, high: int, zero: bool = False) -> tuple[Tensor, Tensor]:
