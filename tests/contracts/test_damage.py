@@ -191,3 +191,18 @@ def test_output_is_a_share_whatever_the_units():
 def _share(w, values, a):
     e = w - values
     return float(((e @ a) * e).sum() / ((w @ a) * w).sum())
+
+
+def test_kronecker_measures_block_grids_by_family():
+    """What is expected of ggml's types, scalar and vector, is about what settling leaves; probes are there for them."""
+    random = torch.Generator().manual_seed(1)
+    unit = Unit("m", "linear", (Matrix("a", 48, 256, "m"),), block=0)
+    w = 0.05 * torch.randn(48, 256, generator=random)
+    f = Factors(gram(256, random), 0.01 * gram(48, random), 1000, 0.05)
+    menu = tuple(edits.parse(f"ggml('{kind}')") for kind in ("q2_k", "q3_k", "q4_k", "q6_k", "iq2_xs"))
+    row = damage.find("kronecker").rows([unit], {"m": menu}, {"a": w}, {"a": f}, "float16")["m"]
+    for edit, expected in zip(menu, row.damage, strict=True):
+        assert 0.6 < expected / settle(w, edit.grid("float16"), f.a, f.g).damage < 1.6, edit
+    assert sorted(row.probes) == [2, 3, 4]
+    for level, cut in row.probes.items():
+        assert row.expected[level] == pytest.approx(float(measured(w - cut["a"], f.a, f.g)), rel=0.1)

@@ -7,7 +7,8 @@ products only; what is stored stays beside them, so that a file holds exactly wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,6 +108,11 @@ class Scalars:
     def bits(self) -> int:
         """Of a code, without scales."""
         return SHAPES[self.kind].bits
+
+    @property
+    def zeros(self) -> torch.dtype | None:
+        """The number type of offsets, where there are any."""
+        return torch.float16 if SHAPES[self.kind].mins else None
 
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedScalars:
         shape = SHAPES[self.kind]

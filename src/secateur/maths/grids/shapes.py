@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ class Shape:
 
     kind: str
     group: int
-    low: int
-    high: int
+    low: Any  # a whole number; a tensor where matrices of several types are swept together
+    high: Any
     subs: tuple[int, int] | None = None
     mins: int = 0
 

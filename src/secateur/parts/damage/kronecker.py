@@ -3,7 +3,8 @@
 Rounding every matrix for every edit would cost as much as applying them all. But how much error feedback gains over
 plain rounding hangs on the matrix and on the number of bits, and hardly on the size of the groups: so it is measured
 once for every number of bits up to 4, all in one sweep, and every edit's plain error (elementwise, on a sample of rows)
-is multiplied by the gain at its bits. On `lm-small` the gain at 4 bits holds to 8 bits within 14%.
+is multiplied by the gain at its bits. On `lm-small` the gain at 4 bits holds to 8 bits within 14%. Families of grids
+(integers, ggml's scalar blocks, its codebooks) gain differently, so each that is on the menu is measured on its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.maths.grids.affine import Affine
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import Effort, Metric, swept, widened
 from secateur.model.factors import Factors
@@ -26,8 +26,10 @@ MEASURED, GAIN_ERROR = 4, 0.15
 #: plain errors are taken on about so many rows of a matrix
 ROWS = 32
 
-#: for each number of bits: damage after feedback over the plain damage, that damage, and the matrix rounded
-Gains = Mapping[int, tuple[float, float, Tensor]]
+#: number of bits, and family of grids
+Kind = tuple[int, str]
+#: for each kind of grid: damage after feedback over the plain damage, that damage, and the matrix rounded
+Gains = Mapping[Kind, tuple[float, float, Tensor]]
 
 
 def rows(
@@ -65,9 +67,10 @@ def _row(
     expected: dict[int, float] = {}
     for matrix in unit.matrices if any(grid is not None for grid in grids) else ():
         found = gains[matrix.key]
-        for bits, (gain, plain, values) in found.items():
-            probes.setdefault(bits, {})[matrix.key] = values
-            expected[bits] = expected.get(bits, 0.0) + gain * plain
+        for (bits, _), (gain, plain, values) in found.items():
+            if matrix.key not in probes.setdefault(bits, {}):  # of two families the first
+                probes[bits][matrix.key] = values
+                expected[bits] = expected.get(bits, 0.0) + gain * plain
         plains = _plains(matrix, grids, weights[matrix.key].float(), factors[matrix.key], found)
         for at, plain in plains.items():
             expectation = plain * _at(found, grids[at])
@@ -88,9 +91,9 @@ def _plains(matrix: Matrix, grids: Sequence[Any], w: Tensor, f: Factors, gains: 
         return _plain(some - nearest(some, fit, weight), weight, heard)
 
     found = {at: plain(grid) for at, grid in enumerate(grids) if grid is not None}
-    ratios = {}
-    for bits, grid in _typical(grids).items():
-        ratios[bits] = gains[bits][1] / max(found[grids.index(grid)], 1e-30)
+    ratios = {
+        kind: gains[kind][1] / max(found[grids.index(grid)], 1e-30) for kind, grid in _typical(grids).items()
+    }
     scale = float(height.sum() / heard.sum().clamp_min(1e-30))
     return {at: value * (_nearest(ratios, grids[at]) if ratios else scale) for at, value in found.items()}
 
@@ -100,39 +103,41 @@ def _plain(error: Tensor, weight: Tensor, height: Tensor) -> float:
     return 0.5 * float(((error * error) @ weight * height).sum())
 
 
-def _typical(grids: Sequence[Any]) -> dict[int, Affine]:
-    """For every number of bits that is measured, the integer grid in the middle of those offered."""
-    found: dict[int, list[Affine]] = {}
+def _typical(grids: Sequence[Any]) -> dict[Kind, Any]:
+    """For every kind that is measured, the grid in the middle of those offered; with fractional zeros, if there are."""
+    found: dict[Kind, list[Any]] = {}
     for grid in grids:
-        if isinstance(grid, Affine) and grid.bits <= MEASURED:
-            found.setdefault(grid.bits, []).append(grid)
-    fine = {bits: [g for g in some if g.zeros is not None] or some for bits, some in found.items()}
-    return {bits: some[(len(some) - 1) // 2] for bits, some in sorted(fine.items())}
+        if getattr(grid, "bits", MEASURED + 1) <= MEASURED:
+            found.setdefault((grid.bits, type(grid).__name__), []).append(grid)
+    fine = {kind: [g for g in some if getattr(g, "zeros", None)] or some for kind, some in found.items()}
+    return {kind: some[(len(some) - 1) // 2] for kind, some in sorted(fine.items())}
 
 
 def _at(gains: Gains, grid: Any) -> float:
     """The gain for a grid: that of its bits, or of the nearest number of bits measured; 1 where none was."""
-    return _nearest({bits: gain for bits, (gain, _, _) in gains.items()}, grid) if gains else 1.0
+    return _nearest({kind: gain for kind, (gain, _, _) in gains.items()}, grid) if gains else 1.0
 
 
-def _nearest(known: Mapping[int, float], grid: Any) -> float:
-    bits = getattr(grid, "bits", MEASURED)
-    return known[min(known, key=lambda one: (abs(one - bits), one))]
+def _nearest(known: Mapping[Kind, float], grid: Any) -> float:
+    """What is known of the grid's own family, if anything, at the nearest number of bits."""
+    bits, family = getattr(grid, "bits", MEASURED), type(grid).__name__
+    return known[min(known, key=lambda kind: (kind[1] != family, abs(kind[0] - bits), kind))]
 
 
-def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[int, Affine]]]) -> Mapping[str, Gains]:
+def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[Kind, Any]]]) -> Mapping[str, Gains]:
     """What feedback gains, for each of some matrices and each of its typical grids."""
     jobs: list[tuple[Metric, Tensor, Any]] = []
-    plains: list[tuple[str, int, float]] = []
+    plains: list[tuple[str, Kind, float]] = []
     for key, w, f, grids in asked:
-        metric = Metric.of(f.a, f.g) if grids else None
-        height = f.g if f.g.ndim == 1 else f.g.diagonal()
-        for bits, grid in grids.items():
-            assert metric is not None
-            fit = grid.fit(w, f.a.diagonal())
-            plains.append((key, bits, _plain(w - nearest(w, fit), f.a.diagonal(), height)))
-            jobs.append((metric, w, widened(fit, Effort.for_bits(bits).usual)))
-    out: dict[str, dict[int, tuple[float, float, Tensor]]] = {key: {} for key, *_ in asked}
-    for (key, bits, plain), (metric, w, _), values in zip(plains, jobs, swept(jobs), strict=True):
-        out[key][bits] = (float(metric.damage(w - values)) / max(plain, 1e-30), plain, values)
+        metrics: dict[int, Metric] = {}
+        height, weight = f.g if f.g.ndim == 1 else f.g.diagonal(), f.a.diagonal()
+        for kind, grid in grids.items():
+            fit = grid.fit(w, weight)
+            if fit.step not in metrics:
+                metrics[fit.step] = Metric.of(f.a, f.g, step=fit.step)
+            plains.append((key, kind, _plain(w - nearest(w, fit, weight), weight, height)))
+            jobs.append((metrics[fit.step], w, widened(fit, Effort.for_bits(kind[0]).usual)))
+    out: dict[str, dict[Kind, tuple[float, float, Tensor]]] = {key: {} for key, *_ in asked}
+    for (key, kind, plain), (metric, w, _), values in zip(plains, jobs, swept(jobs), strict=True):
+        out[key][kind] = (float(metric.damage(w - values)) / max(plain, 1e-30), plain, values)
     return out
