@@ -91,9 +91,7 @@ def _plains(matrix: Matrix, grids: Sequence[Any], w: Tensor, f: Factors, gains: 
         return _plain(some - nearest(some, fit, weight), weight, heard)
 
     found = {at: plain(grid) for at, grid in enumerate(grids) if grid is not None}
-    ratios = {
-        kind: gains[kind][1] / max(found[grids.index(grid)], 1e-30) for kind, grid in _typical(grids).items()
-    }
+    ratios = {kind: gains[kind][1] / max(found[grids.index(grid)], 1e-30) for kind, grid in _typical(grids).items()}
     scale = float(height.sum() / heard.sum().clamp_min(1e-30))
     return {at: value * (_nearest(ratios, grids[at]) if ratios else scale) for at, value in found.items()}
 
