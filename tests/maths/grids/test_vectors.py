@@ -10,7 +10,7 @@ from secateur.maths.grids import blocks, codebooks
 from secateur.maths.grids.codebooks import BOOKS, Book
 from secateur.maths.grids.vectors import FittedVectors, Vectors, held
 from secateur.maths.rounding import damage, nearest, refit
-from secateur.maths.settle import Effort, Metric, settle
+from secateur.maths.settle import Effort, Metric, settle, swept
 from secateur.types import SecateurError
 
 EVERY = pytest.mark.parametrize("kind", BOOKS)
@@ -236,6 +236,19 @@ def test_feedback_pays_and_stays_on_the_grid(kind):
     more = settle(w, grid, a, g, Effort((1.0, 1.1), True, 1))
     assert more.damage <= two.damage
     assert torch.equal(more.grid.code(more.values).values, more.values)
+
+
+def test_matrices_side_by_side_are_no_worse_than_alone():
+    """Products of other sizes may be summed in another order, so a tie may fall another way: damages are compared."""
+    a, g = statistics(256, 1), statistics(32, 2)
+    metric = Metric.of(a, g, step=8)
+    some = [gaussian(32, 256, seed) for seed in range(3)]
+    fits = [Vectors("iq2_xs").fit(w, a.diagonal()) for w in some]
+    together = swept([(metric, w, fit) for w, fit in zip(some, fits, strict=True)])
+    for w, fit, values in zip(some, fits, together, strict=True):
+        alone = float(metric.damage(w - metric.sweep(w, fit)))
+        assert float(metric.damage(w - values)) == pytest.approx(alone, rel=0.05)
+        assert torch.equal(fit.code(values).values, values)
 
 
 def test_refitted_scales_suit_the_codes_better():

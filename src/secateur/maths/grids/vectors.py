@@ -6,6 +6,7 @@ number is negative then; those of IQ1 are signed. A cell is all that is chosen t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,10 @@ class FittedVectors:
     heed: Tensor
     zero: None = None
     zeros: None = None
+
+    @property
+    def manner(self) -> Hashable:
+        return self.book
 
     @property
     def group(self) -> int:
