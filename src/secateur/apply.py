@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from secateur.case import Case, Samples, Tell, compare, open_case, silent, work_folder
+from secateur.channels import Groups
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._write import write_text
 from secateur.maths.grids import Coded
@@ -32,8 +33,10 @@ from secateur.model.matrix import put, view
 from secateur.model.parked import States, load, parked, save
 from secateur.model.whole import Whole
 from secateur.parts.edits import text
+from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import check_model, load_menu, load_plan
+from secateur.parts.narrow import narrowed, stays
 from secateur.price import spent
 from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
 from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
@@ -63,7 +66,8 @@ def apply(
     without it the statistics are gathered anew."""
     begun = time.time()
     plan = plan if isinstance(plan, Plan) else _read(Path(plan), menu)
-    case = open_case(model, data, str(plan.about.get("format", "compressed-tensors")), samples, seq_len, seed, device)
+    form, channels = str(plan.about.get("format", "compressed-tensors")), bool(plan.about.get("channels"))
+    case = open_case(model, data, form, samples, seq_len, seed, device, channels)
     if menu is not None:
         check_model(load_menu(Path(menu)).about, case.checkpoint.fingerprint, f"the menu in `{menu}`")
     result = carry_out(case, plan, Path(out), Path(menu) if menu else None, round, seed, resume, tell or silent)
@@ -129,7 +133,7 @@ def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
         what = f"it does not name `{missing[0]}`" if missing else f"it names `{strange[0]}`, which is not in the model"
         raise PlanError(f"this plan does not fit {case.checkpoint.folder}: {what}", "plan again from this model's menu")
     for unit in case.row_units():
-        if why := case.format.refuses(unit, plan.edits[unit.name]):
+        if why := case.refuses(unit, plan.edits[unit.name]):
             raise PlanError(f"`{unit.name}` cannot be {text(plan.edits[unit.name])}: {why}", "choose another edit")
     return {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
 
@@ -190,18 +194,20 @@ class Walk:
     factors: _Factors
     work: Path
     found: Found = field(default_factory=Found)
+    kept: dict[str, Tensor] = field(default_factory=dict)  # channels that stay, by unit
 
     def __call__(self, tell: Tell) -> tuple[Comparison, Tensor]:
         """The comparison of both networks on the held-back text, and the cut one's logits on `some`."""
         stream = self.case.stream
         n = len(stream.blocks)
-        self.factors.gather([unit for unit in self.case.units if self._grid(unit) is not None])
+        self.factors.gather([u for u in self.case.units if self._grid(u) is not None or u.kind == "channels"])
         done, plain, cut = self._taken_up() or self._begun()
         for i in range(done, n):
             tell("cutting", i, n)
             after = [parked(stream.behind(i, plain.shape), self.work / name, 4) for name in ("plain", "cut")]
             with stream.loaded(stream.blocks[i]):
                 stream.through(i, plain, after[0])
+                self._narrow(tell)
                 self._cut([unit for unit in self.case.units if unit.block == i])
                 stream.through(i, cut, after[1])
             plain, cut = after
@@ -253,6 +259,18 @@ class Walk:
         plain, cut = (load(told["shape"], self.work / f"walked-{told['done']}-{i}", 4) for i in range(2))
         return told["done"], plain, cut
 
+    def _narrow(self, tell: Tell) -> None:
+        """Take channels away where the plan says so, and keep what that renews in the rest of the network."""
+        if not any(isinstance(edit, Channels) for edit in self.edits.values()):
+            return
+        tell("narrowing", 0, 1)
+        case = self.case
+        factors = {key: f for unit in case.units if unit.kind == "channels" for key, f in self.factors(unit).items()}
+        self.kept = Groups(case, factors).take(self.edits)
+        state = case.stream.network.state_dict()
+        Parts(self.work).save("renewed", {name: state[name].cpu().contiguous() for name in case.rest})
+        tell("narrowing", 1, 1)
+
     def _cut_loaded(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
         with self.case.stream.loaded(*modules_of(self.case, units)):
             return self._cut(units)
@@ -262,13 +280,13 @@ class Walk:
         out: dict[Matrix, Tensor] = {}
         coded, dtype = self._rounded(units), self.case.dtype_of
         for unit in units:
-            edit = self.edits[unit.name]
+            left, edit = narrowed(unit, self.edits[unit.name])
             mine = {m.key: coded[m.key] for m in unit.matrices}
-            tensors = self.case.format.encode(unit, edit, mine, dtype(unit, edit))
+            tensors = self.case.format.encode(left, edit, mine, dtype(unit, edit)) | self._vectors(unit)
             Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
             for m in unit.matrices:
-                seen = self.case.format.seen(unit, edit, mine[m.key].values, dtype(unit, edit))
-                put(self.case.stream.network, m, seen)
+                seen = self.case.format.seen(left, edit, mine[m.key].values, dtype(unit, edit))
+                put(self.case.stream.network, m, self._spread(unit, m, seen))
                 if unit.block is None:
                     out[m] = seen
         return out
@@ -284,17 +302,44 @@ class Walk:
             grid = self._grid(unit)
             factors = {} if grid is None else self.factors(unit)
             for m in unit.matrices:
-                w = view(self.case.stream.network, m)
+                rows, cols = self._stay(unit, m)
+                w = view(self.case.stream.network, m)[rows][:, cols]
                 if grid is None:
                     coded[m.key] = Coded(w.clone(), {})
                 else:
-                    tasks[m.key] = Task(w, grid, factors[m.key].a.to(w.device), factors[m.key].g.to(w.device))
+                    a, g = factors[m.key].a[cols][:, cols], factors[m.key].g[rows]
+                    g = g if g.ndim == 1 else g[:, rows]
+                    tasks[m.key] = Task(w, grid, a.to(w.device), g.to(w.device))
         for key, done in zip(tasks, settle_all(list(tasks.values()), self.sides), strict=True):
             self.found.damage += done.damage
             if done.bad_rows:
                 self.found.bad_rows.append({"unit": key, "rows": list(done.bad_rows)})
             coded[key] = done.grid.code(done.values)
         return coded
+
+    def _vectors(self, unit: Unit) -> dict[str, Tensor]:
+        """What goes with a unit's channels, as it has become, of the channels that stay."""
+        if not unit.vectors:
+            return {}
+        state = self.case.stream.network.state_dict()
+        kept = self.kept.get(unit.name, slice(None))
+        tensors = {name: state[name][kept].to(self.case.checkpoint.read(name).dtype) for name in unit.vectors}
+        return self.case.format.disk.encode_rest({name: value.cpu().contiguous() for name, value in tensors.items()})
+
+    def _spread(self, unit: Unit, matrix: Matrix, values: Tensor) -> Tensor:
+        """Values of what stays of a matrix in the shape that it had, zeros elsewhere."""
+        if unit.name not in self.kept:
+            return values
+        rows, cols = self._stay(unit, matrix)
+        full = values.new_zeros(matrix.rows, matrix.cols)
+        full[rows[:, None], cols] = values
+        return full
+
+    def _stay(self, unit: Unit, matrix: Matrix) -> tuple[Any, Any]:
+        """Rows and columns of a matrix that stay: all, where no channel goes."""
+        if unit.name not in self.kept:
+            return slice(None), slice(None)
+        return stays(unit, matrix, self.kept[unit.name])
 
 
 # the file
@@ -311,13 +356,18 @@ def _finish(
 ) -> dict[str, Any]:
     """Stitch the parts into the model, add what belongs beside it, let the runtime read it, and put it in its place."""
     parts, made, disk = Parts(work / "parts"), work / "export", case.format.disk
-    parts.save("rest", disk.encode_rest({name: case.checkpoint.read(name) for name in case.rest}))
+    rest = {name: case.checkpoint.read(name) for name in case.rest}
+    if Parts(work).has("renewed"):
+        rest |= {name: value.to(rest[name].dtype) for name, value in Parts(work).load("renewed").items()}
+    parts.save("rest", disk.encode_rest(rest))
+    left = {unit.name: narrowed(unit, edits[unit.name]) for unit in case.units}
+    units, inner = tuple(unit for unit, _ in left.values()), {name: edit for name, (_, edit) in left.items()}
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
     pieces = (*map(str, range(len(case.units))), "rest")
-    files = disk.write(Finished(parts, pieces, case.units, edits), made)
+    files = disk.write(Finished(parts, pieces, units, inner), made)
     companions(case.checkpoint.folder, made)
-    case.format.finish(made, case.checkpoint.config, Plan(edits, {}, 0.0, 0.0, 0.0), case.units)
+    case.format.finish(made, case.checkpoint.config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
     written = disk.priced(files)
     if written != quoted:
         raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")

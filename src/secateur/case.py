@@ -18,6 +18,7 @@ from torch import Tensor
 
 from secateur import export
 from secateur.export import Format
+from secateur.export._write import Layout
 from secateur.measure.compare import Comparison, sums
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
@@ -29,7 +30,9 @@ from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
+from secateur.parts.edits.channels import Channels, channel_edits
 from secateur.parts.edits.keep import Keep
+from secateur.parts.narrow import narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, Matrix, ModelError, PlanError, SecateurError, Unit
@@ -74,6 +77,7 @@ class Case:
         unwanted = ("a copy of", "this architecture")
         dropped = {name for name, why in self.stream.anatomy.skipped if why.startswith(unwanted)}
         cut = {matrix.tensor for unit in self.units for matrix in unit.matrices}
+        cut |= {name for unit in self.units for name in unit.vectors}
         return tuple(sorted(set(self.checkpoint.tensors) - cut - dropped))
 
     @cached_property
@@ -86,10 +90,35 @@ class Case:
             found.setdefault(group_of.get(unit.name, (unit.name,)), []).append(unit)
         return {joined(units).name: tuple(units) for units in found.values()}
 
+    @property
+    def counts_flops(self) -> bool:
+        """Whether channels can go, so that FLOPs are a resource."""
+        return bool(getattr(self.stream, "groups", ()))
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        """Why this unit cannot have this edit, in words; None when it can."""
+        if isinstance(edit, Channels) and unit.kind != "channels":
+            return "its channels are not its own to give away"
+        return self.format.refuses(*narrowed(unit, edit))
+
+    def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
+        """Every tensor that the file will hold for this unit."""
+        left, inner = narrowed(unit, edit)
+        out = self.format.layout(left, inner, self.dtype_of(unit, edit))
+        stored = {name: self.checkpoint.tensors[name] for name in unit.vectors}
+        n = left.matrices[0].rows
+        return out | self.format.disk.layout_rest({name: (entry.dtype, (n,)) for name, entry in stored.items()})
+
+    def flops(self, unit: Unit, edit: Edit) -> int:
+        """What a unit computes for one example."""
+        counts = self.stream.flops
+        left = narrowed(unit, edit)[0].matrices
+        return sum(counts[m.tap] // m.size * one.size for m, one in zip(unit.matrices, left, strict=True))
+
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""
         held = {_number_type(self.checkpoint, matrix.tensor) for matrix in unit.matrices}
-        if not isinstance(edit, Keep):
+        if not isinstance(narrowed(unit, edit)[1], Keep):
             return self.dtype
         return held.pop() if len(held) == 1 else "float32"
 
@@ -107,17 +136,28 @@ def joined(units: Sequence[Unit]) -> Unit:
     """Units that must be cut alike as one; its name has a `*` where theirs differ."""
     words = zip(*(unit.name.split(".") for unit in units), strict=False)
     name = ".".join(same[0] if len(set(same)) == 1 else "*" for same in words)
-    return Unit(name, units[0].kind, tuple(m for unit in units for m in unit.matrices), units[0].block)
+    vectors = tuple(name for unit in units for name in unit.vectors)
+    return Unit(name, units[0].kind, tuple(m for unit in units for m in unit.matrices), units[0].block, vectors)
 
 
 def open_case(
-    model: str, data: str, format: str, samples: int | None, seq_len: int | None, seed: int, device: str | None
+    model: str,
+    data: str,
+    format: str,
+    samples: int | None,
+    seq_len: int | None,
+    seed: int,
+    device: str | None,
+    channels: bool = False,
 ) -> Case:
     """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
-    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures."""
+    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures. `channels` puts
+    layers whose channels can go into units of their own (image models only)."""
     at = device_of(device)
     if is_vision(model):
-        return _of_pictures(model, data, format, samples, seed, at)
+        return _of_pictures(model, data, format, samples, seed, at, channels)
+    if channels:
+        raise ModelError(f"{model} is a language model, and channels are taken from image models", "cap bytes or bits")
     samples = 128 if samples is None else samples
     checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
@@ -133,13 +173,18 @@ def open_case(
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at)
 
 
-def _of_pictures(model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device) -> Case:
+def _of_pictures(
+    model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, channels: bool
+) -> Case:
     """An image model and its examples."""
     seen = open_vision(model, cut=False)
     classes = seen.classes()
     calib, check, held = parted(read_pictures(data, classes), samples, seed)
     seen.prepare(calib.x[:1])  # what the network cannot take is said now
-    stream = Whole(seen.held, seen.network, seen.prepare, classes, device)
+    stream = Whole(seen.held, seen.network, seen.prepare, classes, device, channels)
+    if channels and not stream.groups:
+        why = "; ".join(f"`{path}`: {reason}" for path, reason in list(stream.uncoupled.items())[:3])
+        raise ModelError(f"no channels of {model} can be taken away ({why})", "cap bytes or bits per weight instead")
     _model_type(seen.held, stream)
     # codes need scales of 16 bits whatever the weights came in; a format of plain tensors keeps the weights' own type
     dtype = "float16" if format == "packed" else "float32"
@@ -177,14 +222,17 @@ def offers(
     if over not in ("all", "linear"):
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
-    menu = tuple(dict.fromkeys([*case.format.edits(), *pinned.values()]))
+    usual = [*case.format.edits()]
+    if any(unit.kind == "channels" for unit in case.units):
+        usual += channel_edits(usual)
+    menu = tuple(dict.fromkeys([*usual, *pinned.values()]))
     within = [unit for unit in case.units if over == "all" or unit.block is not None]
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
     _all_match(keep, case.units)
     can, skipped = [], []
     for row, units in zip(case.row_units(), case.rows.values(), strict=True):
         fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, u) for u in units if u in within)}
-        refusals = [case.format.refuses(row, edit) for edit in menu]
+        refusals = [case.refuses(row, edit) for edit in menu]
         if fixed:
             can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
             continue

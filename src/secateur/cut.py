@@ -15,7 +15,8 @@ from secateur.apply import apply, carry_out, record, sides_of
 from secateur.case import Tell, open_case, silent
 from secateur.parts import allocate as allocators
 from secateur.parts.menus import load_menu, save_plan
-from secateur.price import check
+from secateur.parts.vision import is_vision
+from secateur.price import caps_flops, check
 from secateur.survey import corrected, survey, take_up
 from secateur.types import Allocator, Budget, Menu, Plan
 
@@ -64,10 +65,11 @@ def cut(
     """Survey, plan and apply; the JSON object of the contract. The menu stays in `out/menu`, for other budgets."""
     begun, out, tell = time.time(), Path(out), tell or silent
     # what is not known is said before the long part
-    check(Budget.parse(budget))
+    asked = Budget.parse(budget)
+    check(asked, is_vision(model))
     allocators.find(allocate)
     sides_of(round)
-    case = open_case(model, data, format, samples, seq_len, seed, device)
+    case = open_case(model, data, format, samples, seq_len, seed, device, caps_flops(asked))
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)
@@ -84,7 +86,6 @@ def inspect(model: str) -> dict[str, Any]:
     from secateur.model.anatomy import anatomy, skeleton
     from secateur.model.checkpoint import open_checkpoint
     from secateur.parts.gguf.read import is_gguf, open_gguf
-    from secateur.parts.vision import is_vision
 
     if is_vision(model):
         return _inspect_pictures(model)

@@ -10,21 +10,31 @@ from secateur.types import Budget, BudgetError, Edit, Unit
 
 #: what a cut of the weights spends
 RESOURCES = ("bytes", "bits_per_weight")
+#: what fewer channels spend less of as well
+FEWER = (*RESOURCES, "flops")
 
 
-def check(budget: Budget) -> None:
-    """BudgetError if a cap is on something that a cut of the weights does not change."""
+def check(budget: Budget, pictures: bool = False) -> None:
+    """BudgetError if a cap is on something that a cut of the weights (of an image model: or of its channels) does not
+    change."""
+    known = FEWER if pictures else RESOURCES
     for resource in (*budget.caps, *budget.share):
-        if resource not in RESOURCES:
-            raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(RESOURCES)}")
+        if resource not in known:
+            raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(known)}")
+
+
+def caps_flops(budget: Budget) -> bool:
+    """Whether a budget is one that only fewer channels can keep to."""
+    return "flops" in budget.caps or "flops" in budget.share
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
     """What one unit takes: bytes of the file, and the payload that bits per weight are counted from."""
-    layout = case.format.layout(unit, edit, case.dtype_of(unit, edit))
+    layout = case.layout(unit, edit)
     return {
         "bytes": sum(case.format.disk.tensor_bytes(name, one) for name, one in layout.items()),
         "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
+        **({"flops": case.flops(unit, edit)} if case.counts_flops else {}),
     }
 
 
@@ -34,12 +44,20 @@ def fixed(case: Case, over: str) -> dict[str, int]:
     rest = disk.layout_rest({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
     stored = sum(disk.tensor_bytes(name, one) for name, one in rest.items())
     payload = sum(layout_bytes(one) for one in rest.values()) if over == "all" else 0
-    return {"bytes": disk.base_bytes() + stored, "payload": payload}
+    flops = {}
+    if case.counts_flops:
+        cut = {matrix.tap for unit in case.units for matrix in unit.matrices}
+        flops = {"flops": sum(count for path, count in case.stream.flops.items() if path not in cut)}
+    return {"bytes": disk.base_bytes() + stored, "payload": payload, **flops}
 
 
 def weights(case: Case, over: str) -> int:
     """How many original parameters bits per weight are divided by."""
-    cut = sum(unit.size for unit in case.units if counted(unit, over))
+    cut = sum(
+        unit.size + sum(case.checkpoint.tensors[name].size for name in unit.vectors)
+        for unit in case.units
+        if counted(unit, over)
+    )
     return cut + (sum(case.checkpoint.tensors[name].size for name in case.rest) if over == "all" else 0)
 
 
@@ -53,4 +71,5 @@ def spent(case: Case, edits: Mapping[str, Edit], over: str) -> dict[str, float]:
     totals = fixed(case, over)
     for unit in case.units:
         totals = {name: total + price(case, unit, edits[unit.name], over)[name] for name, total in totals.items()}
-    return {"bytes": totals["bytes"], "bits_per_weight": 8 * totals["payload"] / weights(case, over)}
+    bits = 8 * totals.pop("payload") / weights(case, over)
+    return {**totals, "bits_per_weight": bits}

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from secateur import __version__
 from secateur.case import Case, Tell, about, compare, offers, open_case, silent, work_folder
+from secateur.channels import Groups
 from secateur.export import Parts
 from secateur.export._write import write_text
 from secateur.measure.compare import Comparison
@@ -36,6 +37,7 @@ from secateur.model.matrix import view
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
 from secateur.parts.edits import text
+from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
 from secateur.price import fixed, price, weights
@@ -54,13 +56,17 @@ def survey(
     keep: tuple[str, ...] = (),
     pin: Mapping[str, str] | None = None,
     damage: str = "kronecker",
+    channels: bool = False,
     seed: int = 0,
     device: str | None = None,
     resume: bool = True,
     tell: Tell | None = None,
 ) -> Menu:
-    """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`."""
-    case = open_case(model, data, format, samples, seq_len, seed, device)
+    """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`.
+
+    `channels` offers fewer channels as well, and prices FLOPs (image models).
+    """
+    case = open_case(model, data, format, samples, seq_len, seed, device, channels)
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     with tempfile.TemporaryDirectory() as nowhere:
         return take_up(case, how, keep, dict(pin or {}), Path(out or nowhere), resume, tell or silent)[0]
@@ -94,8 +100,12 @@ def take_up(
             return found, True
     work, begun = work_folder(folder, resume, {"job": job})
     rows = _rows(case, menu, can, rule, work, how["seed"], tell)
-    correction = _correct(case, rows, work, tell)
-    made = _menu(case, menu, can, rows, correction, about(case, **how, job=job, skipped=skipped))
+    if case.counts_flops:
+        correction = _with_channels(case, menu, can, rows, work, tell)
+    else:
+        correction = _correct(case, rows, work, tell)
+    told = about(case, **how, job=job, skipped=skipped, channels=case.counts_flops)
+    made = _menu(case, menu, can, rows, correction, told)
     made = replace(made, notes=_notes(case))
     save_menu(made, folder)
     _tidy(work)
@@ -139,7 +149,7 @@ def _rows(
             cut = [unit for unit in units if _any_cut(offered[unit.name])]
             matrices = {m.key: view(case.stream.network, m) for unit in cut for m in unit.matrices}
             told = {key: one for unit in cut for key, one in found[unit.name].items()}
-            made = rule.rows(cut, offered, matrices, told, case.dtype)
+            made = rule.rows(cut, _grids(offered), matrices, told, case.dtype)
             for unit in units:
                 row = made.get(unit.name) or damages.Row(np.zeros(len(menu)), np.zeros(len(menu)))
                 store_factors(work, place[unit.name], found[unit.name])
@@ -149,6 +159,41 @@ def _rows(
 
 def _any_cut(edits: Sequence[Edit | None]) -> bool:
     return any(edit is not None and not isinstance(edit, Keep) for edit in edits)
+
+
+def _grids(offered: Mapping[str, Sequence[Edit | None]]) -> dict[str, list[Edit | None]]:
+    """The edits of every unit without those that take channels away: rules know grids."""
+    return {
+        name: [None if isinstance(edit, Channels) else edit for edit in edits] for name, edits in offered.items()
+    }
+
+
+def _with_channels(
+    case: Case,
+    menu: tuple[Edit, ...],
+    can: list[list[bool]],
+    rows: dict[str, damages.Row],
+    work: Path,
+    tell: Tell,
+) -> Correction:
+    """Fill in what fewer channels damage, in place; the correction is that of all groups with fewer channels."""
+    known = [stored_factors(work, at, unit) or {} for at, unit in enumerate(case.units)]
+    groups = Groups(case, {key: one for found in known for key, one in found.items()})
+    offered = dict(zip((unit.name for unit in case.row_units()), can, strict=True))
+    for at, unit in enumerate(groups.units):
+        tell("channels", at, len(groups.units))
+        able = offered[unit.name]
+        edits = [edit if one else None for edit, one in zip(menu, able, strict=True)]
+        rows[unit.name] = groups.row(unit, edits, rows[unit.name])
+    tell("channels", len(groups.units), len(groups.units))
+    if len(case.check) == 0:
+        return Correction()
+    found = groups.probes(tell)
+    expected = {
+        keep: math.fsum(float(rows[unit.name].damage[menu.index(Channels(keep))]) for unit in groups.units)
+        for keep in found
+    }
+    return Correction.fit(expected, found)  # type: ignore[arg-type]  # levels here are shares
 
 
 def modules_of(case: Case, units: Sequence[Unit]) -> list[str]:
@@ -306,7 +351,8 @@ def _menu(
     told: dict[str, Any],
 ) -> Menu:
     shape, over = (len(case.rows), len(menu)), told["over"]
-    cost = {name: np.full(shape, np.inf) for name in ("bytes", "payload")}
+    resources = ("bytes", "payload", *(["flops"] if case.counts_flops else []))
+    cost = {name: np.full(shape, np.inf) for name in resources}
     damage, error = np.full(shape, np.inf), np.zeros(shape)
     for r, units in enumerate(case.rows.values()):
         for e in np.flatnonzero(can[r]):

@@ -74,9 +74,10 @@ class Unit:
     """One thing that can be cut, with every matrix that must be cut alike (q/k/v, gate/up, all experts of a layer)."""
 
     name: str
-    kind: str  # "linear", "experts", "embedding", "head", "conv"
+    kind: str  # "linear", "experts", "embedding", "head", "conv", "channels"
     matrices: tuple[Matrix, ...]
     block: int | None = None  # which block of the network; None for the embedding and the head
+    vectors: tuple[str, ...] = ()  # tensors with one number a channel, which go where channels go
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ ROWS, COLS = 6, 768
 FP8 = {"symmetric": False, "scale": "fp8", "zero": "fp8"}
 #: what to try of each edit that needs knobs or has some worth turning
 KNOBS = {
+    "channels": [{"keep": 0.5}],  # no grid of its own: tests/parts/test_narrow.py
     "ggml": [{"kind": kind} for kind in (*SCALARS, *BOOKS)],
     "int": [
         {"bits": 2, "group": 32},

@@ -118,7 +118,7 @@ def test_refuses_with_a_reason(cutter):
     assert find("packed").refuses(unit, Int(3, 0)) is None
     assert "does not say what it would store" in find("packed").refuses(unit, object())
     conv = Unit("c", "conv", (Matrix("c.weight", 4, 27, "c"),))
-    assert "convolutions" in find("packed").refuses(conv, Keep())
+    assert "a convolution" in find("packed").refuses(conv, Keep())
 
 
 def test_network_is_in_eval_mode_and_float32(tiny, cutter, tmp_path):

@@ -134,3 +134,49 @@ def test_a_real_resnet_from_the_command_line(secateur, shared, tmp_path):
     told = json.loads(said.stdout)
     assert told["spent"]["bits_per_weight"] <= 4.5
     assert told["kl"] < 0.06 and told["agreement"] > 0.9
+
+
+# ---------------------------------------------------------------------------------------------------- fewer channels
+
+
+@pytest.fixture(scope="module")
+def narrow(spotter, tmp_path_factory):
+    """A job with two caps: fewer FLOPs, and bytes that only codes can keep to."""
+    out = tmp_path_factory.mktemp("jobs") / "narrow"
+    budget = "65% flops, 70% bytes"
+    return out, cut(str(spotter[0]), str(spotter[1]), budget, out=out, format="packed", samples=100)
+
+
+def test_flops_and_bytes_are_kept_to(narrow, spotter):
+    out, result = narrow
+    assert result["spent"]["flops"] <= result["budget"]["flops"]
+    assert result["spent"]["bytes"] == (out / "packed.safetensors").stat().st_size <= result["budget"]["bytes"]
+    row, before = measure([str(out), str(spotter[0])], str(spotter[1]), samples=40)["rows"]
+    assert row["flops"] == result["spent"]["flops"] < 0.65 * before["flops"] + 1
+    assert row["parameters"] < before["parameters"]
+    assert row["bits_per_weight"] == pytest.approx(result["spent"]["bits_per_weight"])
+    assert any("channels" in edit for edit in result["edits"].values())
+    assert result["export"]["logit_error"] < 1e-5 and result["damage_measured"] < 3
+
+
+def test_fewer_channels_as_plain_tensors(spotter, tmp_path):
+    model, data = map(str, spotter)
+    menu = survey(model, data, format="safetensors", out=tmp_path / "menu", samples=100, channels=True)
+    assert "flops" in menu.cost and np.isfinite(menu.cost["flops"]).sum() == np.isfinite(menu.damage).sum()
+    plans = plan(tmp_path / "menu", ["80% flops", "60% flops"])
+    assert plans[0].damage <= plans[1].damage
+    save_plan(plans[1], tmp_path / "plan.yaml")
+    how = {"data": data, "out": tmp_path / "out", "menu": tmp_path / "menu", "samples": 100}
+    result = apply(model, tmp_path / "plan.yaml", **how)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert sum(value.numel() for value in tensors.values()) < sum(v.numel() for v in load_file(model).values())
+    assert result["spent"]["flops"] == plans[1].spent["flops"]
+
+
+def test_flops_that_nothing_can_save(spotter, tmp_path):
+    model, data = map(str, spotter)
+    with pytest.raises(BudgetError, match="flops"):
+        cut(model, data, "1% flops", out=tmp_path / "out", format="packed", samples=100)
+    menu = survey(model, data, format="safetensors", out=tmp_path / "menu", samples=100)
+    with pytest.raises(BudgetError, match="no resource `flops`"):
+        plan(menu, ["60% flops"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from secateur.cli.options import (
     Damage,
@@ -37,6 +39,9 @@ def survey(
     keep: Keep = None,
     pin: Pin = None,
     damage: Damage = "kronecker",
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Offer fewer channels too, and price FLOPs (image models).")
+    ] = False,
     samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
@@ -63,6 +68,7 @@ def survey(
             keep=tuple(keep or ()),
             pin=pins(pin),
             damage=damage,
+            channels=channels,
             seed=seed,
             device=device,
             resume=not fresh,

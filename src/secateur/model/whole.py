@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.model.anatomy import Anatomy, anatomy
+from secateur.model.coupled import Coupled, apart, coupled, merged
+from secateur.model.flops import flops
 from secateur.model.held import Held
 from secateur.model.matrix import put
 from secateur.model.parked import States, parked
@@ -27,11 +29,25 @@ class Whole:
 
     blocks = ("",)
 
-    def __init__(self, held: Held, network: nn.Module, prepare: Prepare, classes: int, device: torch.device | str):
+    def __init__(
+        self,
+        held: Held,
+        network: nn.Module,
+        prepare: Prepare,
+        classes: int,
+        device: torch.device | str,
+        channels: bool = False,
+    ):
         self.checkpoint, self.network, self.prepare, self.classes = held, network.to(device), prepare, classes
         self.device, self.batch = torch.device(device), 64
         found = anatomy(held, network)  # type: ignore[arg-type]  # it stands for a Checkpoint
         units = tuple(replace(unit, block=0) for unit in found.units)
+        self.flops = flops(network, torch.zeros(1, *prepare.shape, device=device))
+        self.groups: dict[str, Coupled] = {}
+        self.uncoupled: dict[str, str] = {}
+        if channels:
+            groups, self.uncoupled = coupled(network)
+            units, self.groups = merged(units, apart(groups, self.flops), network)
         self.anatomy: Anatomy = replace(found, units=units, blocks=self.blocks, family="images")
         if not units:
             raise ModelError(f"{held.folder} holds no convolution or linear layer", "`secateur inspect` says why")

@@ -235,7 +235,7 @@ def _told(value: Unit | Matrix) -> dict[str, Any]:
 
 def _unit(told: Mapping[str, Any]) -> Unit:
     matrices = (Matrix(**{**matrix, "stored": tuple(matrix.get("stored", ()))}) for matrix in told["matrices"])
-    return Unit(**{**told, "matrices": tuple(matrices)})
+    return Unit(**{**told, "matrices": tuple(matrices), "vectors": tuple(told.get("vectors", ()))})
 
 
 def _plain(value: Any) -> Any:

@@ -37,8 +37,16 @@ def test_examples():
 
 
 def test_every_file_has_its_class():
-    assert edits.names() == ["fp8", "ggml", "int", "keep", "mxfp4", "nvfp4"]
-    assert [edits.find(name).__name__ for name in edits.names()] == ["Fp8", "Ggml", "Int", "Keep", "Mxfp4", "Nvfp4"]
+    assert edits.names() == ["channels", "fp8", "ggml", "int", "keep", "mxfp4", "nvfp4"]
+    assert [edits.find(name).__name__ for name in edits.names()] == [
+        "Channels",
+        "Fp8",
+        "Ggml",
+        "Int",
+        "Keep",
+        "Mxfp4",
+        "Nvfp4",
+    ]
 
 
 @pytest.mark.parametrize("edit", ALL, ids=str)

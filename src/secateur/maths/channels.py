@@ -1,0 +1,122 @@
+"""Which inputs of a matrix can go, one group of columns after the other, while the rest make up for them.
+
+Let y = W x, A the covariance of x, and the columns lie in groups (the kernel of one channel, one neuron). Taking a
+group away and refitting the others by least squares leaves the error 1/2 tr(G W_g [(A^-1)_gg]^-1 W_g'), and then both W
+and A^-1 have a closed update (Optimal Brain Surgeon, block by block). Greedy: the group with the least error goes, and
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: added to A's diagonal, as a share of its mean
+DAMP = 1e-3
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Groups in the order in which they go, [groups], and the damage when each has gone as well, [groups], growing."""
+
+    order: Tensor
+    damage: Tensor
+
+    def kept(self, n: int) -> Tensor:
+        """The `n` groups that stay the longest, in the network's order."""
+        return self.order[len(self.order) - n :].sort().values
+
+    def left(self, n: int) -> float:
+        """The damage with `n` groups left."""
+        return float(self.damage[len(self.damage) - n - 1]) if n < len(self.damage) else 0.0
+
+
+def greedy(w: Tensor, a: Tensor, g: Tensor | None = None, group: int = 1, damp: float = DAMP) -> Removal:
+    """The order in which groups of `group` columns of `w` [rows, cols] go. Damage is 1/2 tr(G E A E') of all that has
+    gone, refitted; `g` is [rows, rows], its diagonal, or None for the identity. In float64; ties go to the earlier.
+
+    >>> greedy(torch.tensor([[1.0, 3.0, 2.0]]), torch.eye(3), damp=0.0).order.tolist()
+    [0, 2, 1]
+    """
+    cols = w.shape[1]
+    n = cols // group
+    w = _rooted(w.double(), g)
+    inverse = torch.linalg.inv(damped(a.double(), damp))
+    gone = torch.zeros(n, dtype=torch.bool, device=w.device)
+    at = torch.arange(cols, device=w.device).view(n, group)
+    order, damage, total = [], [], 0.0
+    for _ in range(n):
+        blocks = inverse[at[:, :, None], at[:, None, :]]
+        blocks[gone] = torch.eye(group, dtype=w.dtype, device=w.device)
+        pieces = w.view(len(w), n, group).transpose(0, 1)  # [groups, rows, group]
+        solved = torch.linalg.solve(blocks, pieces, left=False)
+        cost = 0.5 * (solved * pieces).sum((1, 2))
+        cost[gone] = torch.inf
+        one = int(cost.argmin())
+        total += float(cost[one].clamp_min(0.0))
+        order.append(one)
+        damage.append(total)
+        mine = at[one]
+        w = w - solved[one] @ inverse[mine]
+        w[:, mine] = 0.0
+        inverse = inverse - inverse[:, mine] @ torch.linalg.solve(blocks[one], inverse[mine])
+        gone[one] = True
+    return Removal(torch.tensor(order), torch.tensor(damage, dtype=torch.float64))
+
+
+@dataclass
+class Moments:
+    """Sums over places of inputs x and of what is to be met, y: E[x x'], E[y x'] and both means. Two halves add up."""
+
+    xx: Tensor
+    yx: Tensor
+    x: Tensor
+    y: Tensor
+    n: int = 0
+
+    @classmethod
+    def empty(cls, rows: int, cols: int, device: torch.device | str = "cpu") -> Moments:
+        shapes = ((cols, cols), (rows, cols), (cols,), (rows,))
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Add places: `x` [places, cols], `y` [places, rows]. Products in float32, sums in float64."""
+        x, y = x.float(), y.float()
+        self.xx += x.mT @ x
+        self.yx += y.mT @ x
+        self.x += x.sum(0)
+        self.y += y.sum(0)
+        self.n += len(x)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.xx + other.xx, self.yx + other.yx, self.x + other.x, self.y + other.y, self.n + other.n)
+
+    def covariance(self) -> Tensor:
+        """Of the inputs, [cols, cols]."""
+        mean = self.x / self.n
+        return self.xx / self.n - mean[:, None] * mean
+
+    def refit(self, columns: Tensor, damp: float = DAMP) -> tuple[Tensor, Tensor]:
+        """The matrix on some columns, [rows, len(columns)], and the shift [rows], that come nearest to y."""
+        mean, goal = self.x / self.n, self.y / self.n
+        cross = self.yx[:, columns] / self.n - goal[:, None] * mean[columns]
+        own = damped(self.covariance()[columns][:, columns], damp)
+        w = torch.linalg.solve(own, cross, left=False)
+        return w.float(), (goal - w @ mean[columns]).float()
+
+
+def damped(a: Tensor, damp: float) -> Tensor:
+    """A with `damp` of its mean diagonal added; what is never seen weighs that much."""
+    return a + torch.eye(len(a), dtype=a.dtype, device=a.device) * (damp * a.diagonal().mean().clamp_min(1e-30))
+
+
+def _rooted(w: Tensor, g: Tensor | None) -> Tensor:
+    """R' W with G = R R', so that squares of the result are squares in the metric of G."""
+    if g is None:
+        return w
+    if g.ndim == 1:
+        return g.double().clamp_min(0).sqrt()[:, None] * w
+    values, vectors = torch.linalg.eigh(g.double())
+    return values.clamp_min(0).sqrt()[:, None] * (vectors.mT @ w)
