@@ -180,3 +180,9 @@ def test_flops_that_nothing_can_save(spotter, tmp_path):
     menu = survey(model, data, format="safetensors", out=tmp_path / "menu", samples=100)
     with pytest.raises(BudgetError, match="no resource `flops`"):
         plan(menu, ["60% flops"])
+
+
+def test_rounding_that_needs_the_inputs_alone(spotter, tmp_path):
+    model, data = map(str, spotter)
+    result = cut(model, data, "60% bytes", out=tmp_path / "out", format="packed", samples=60, round="one-sided")
+    assert result["export"]["logit_error"] < 1e-5

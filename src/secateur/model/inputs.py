@@ -7,6 +7,7 @@ What GPTQ and its kin go by: A = E[x x'], and nothing is known of what an output
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class _Seen:
         self.matrices: tuple[Matrix, ...] = tuple(m for unit in units for m in unit.matrices)
         self.lookups = {m.tap: m for unit in units if unit.kind == "embedding" for m in unit.matrices}
         self.device = device
+        self.cols = {m.tap: m.cols for m in self.matrices}
         self.grams: dict[str, Gram] = {}
         self.counts: dict[str, Tensor] = {}
 
@@ -73,8 +75,15 @@ class _Seen:
             self.counts[matrix.key] = self.counts.get(matrix.key, 0) + new
             return
         if tap not in self.grams:
-            self.grams[tap] = Gram.empty(x.shape[1], device=x.device)
-        self.grams[tap].update(x)
+            self.grams[tap] = Gram.empty(self.cols[tap], device=x.device)
+        places = math.prod(x.shape[:-1])
+        seen = self.grams[tap].tokens + places
+        # a convolution's are examples x positions x columns; one of groups has theirs side by side, and A is their mean
+        groups = max(1, x.shape[-1] // self.cols[tap])
+        self.grams[tap].update(
+            x.reshape(-1, self.cols[tap]) * groups**-0.5 if groups > 1 else x.reshape(-1, x.shape[-1])
+        )
+        self.grams[tap].tokens = seen
 
     def factors(self, units: Sequence[Unit], tokens: int) -> dict[str, Factors]:
         """What was gathered over a pass of `tokens` tokens (an expert sees only some of them)."""
