@@ -47,7 +47,7 @@ class Point:
     options: tuple[str, ...] = ()
 
 
-_ONE_WIDTH = ("--round", "one-sided", "--pin", "*layers*=int(bits=4, group=128)")
+_ONE_WIDTH = ("--damage", "output", "--round", "one-sided", "--pin", "*layers*=int(bits=4, group=128)")
 POINTS = (
     Point("one width", (("llmcompressor", "gptq-w4g128"),), options=_ONE_WIDTH),  # the same job: whose is faster?
     Point("4 bits", (("llmcompressor", "gptq-w4g128"), ("autoround", "w4g128"))),
@@ -177,12 +177,13 @@ def main() -> None:
     args = _arguments()
     args.work.mkdir(parents=True, exist_ok=True)
     folders: dict[tuple[str, str], Path] = {}
-    for name, method in dict.fromkeys(rival for point in POINTS for rival in point.rivals):
+    points = [point for point in POINTS if not args.points or point.name in args.points.split(",")]
+    for name, method in dict.fromkeys(rival for point in points for rival in point.rivals):
         found = run_rival(args, name, method) if name in args.only.split(",") else None
         if found:
             folders[name, method] = found
     ours, met = [], []
-    for point in POINTS:
+    for point in points:
         there = [folders[rival] for rival in point.rivals if rival in folders]
         if there:
             budget = budget_for(point, there, args.model)
@@ -194,7 +195,7 @@ def main() -> None:
     subprocess.run(score, check=True, stdout=sys.stderr)
     today = [r for r in csv.DictReader(args.out.open()) if r["model"] == args.model.name]
     print(table(today, met))
-    if None in ours or len(folders) < len({rival for point in POINTS for rival in point.rivals}):
+    if None in ours or len(folders) < len({rival for point in points for rival in point.rivals}):
         raise SystemExit(1)
 
 
@@ -207,6 +208,7 @@ def _arguments() -> argparse.Namespace:
     asked.add_argument("--work", type=Path, required=True, help="folder for what everybody writes")
     asked.add_argument("--out", type=Path, default=HERE / "rivals.csv")
     asked.add_argument("--only", default="llmcompressor,autoround,hqq,llamacpp", help="rivals to meet, comma between")
+    asked.add_argument("--points", default="", help='only these, comma between: "one width,3 bits"')
     asked.add_argument("--secateur", default=f"{sys.executable} -m secateur", help="how to call ours")
     asked.add_argument("--ours", default="", help="more options for `secateur cut`")
     asked.add_argument("--samples", type=int, default=128, help="calibration windows")
