@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in one process a core, so each takes one thread.
 JOBS   ?= auto
 
-.PHONY: help demo test lint types tests claims claims-today clean
+.PHONY: help demo test lint types tests claims claims-today docs clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
@@ -31,8 +31,11 @@ claims: $(VENV)/.dev ## what the cards claim, measured anew on all cores: benchm
 claims-today: $(VENV)/.dev ## a few of them, in turn by the date, held against their rows
 	PYTHONPATH=src $(BIN)/python -m benchmarks.claims --today
 
+docs: $(VENV)/.dev ## the docs as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## forget the environment and the caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site
 
 # torch comes first and alone: a later install finds it there and fetches no other build of it
 $(VENV)/.torch: constraints.txt

@@ -12,7 +12,7 @@ import pytest
 
 from secateur.parts.edits import parse
 from secateur.parts.menus import save_menu, save_plan
-from secateur.pictures import COLUMNS, Row, depth
+from secateur.pictures import COLUMNS, Row, agreement, depth
 from secateur.report import report
 from secateur.tables import LISTED
 from secateur.types import Matrix, Menu, Plan, PlanError, Unit
@@ -357,3 +357,12 @@ def test_figures_stand_alone(out, tmp_path, secateur):
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.get("width")) > 0
         style = root.find("{http://www.w3.org/2000/svg}style").text
         assert "var(" not in style and "#2d6a4f" in style
+
+
+@pytest.mark.parametrize("most", [*np.geomspace(1e-6, 50, 40), 0.0])
+def test_expected_beside_measured_can_be_drawn_at_every_scale(most):
+    drawn = agreement((most, most / 10), (-most / 3, most / 20), most / 2)
+    ticks = re.findall(r'text-anchor="middle">([^<]*)<', drawn)
+    assert (2 <= len(ticks) <= 8) if most else drawn == ""
+    assert [float(tick) for tick in ticks] == sorted({float(tick) for tick in ticks})
+    assert agreement(None, (most, most), None) == ""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
+from typing import Any
 
 from secateur.frontier import Point, in_order
 
@@ -234,7 +235,7 @@ def agreement(planned: tuple[float, float] | None, measured: tuple[float, float]
         return left + (nats - low) / (up - low) * (right - left)
 
     step = 10.0 ** math.floor(math.log10(up - low))
-    step = next(step * by for by in (0.1, 0.2, 0.5, 1.0) if (up - low) / (step * by) <= 6)
+    step = next(step * by for by in (0.1, 0.2, 0.5, 1.0, 2.0) if (up - low) / (step * by) <= 6)
     ticks = [k * step for k in range(math.ceil(low / step), math.floor(up / step) + 1)]
     parts = [
         f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="8" y2="84"/>'
@@ -260,6 +261,49 @@ def agreement(planned: tuple[float, float] | None, measured: tuple[float, float]
             parts.append(f'<path class="measured" d="M{x(value):.1f} {y - 8}l8 8l-8 8l-8 -8z">{told}</path>')
     label = f"expected {planned[0]:.4g}, measured {measured[0]:.4g} nats per token"
     return _svg(wide, high, label, parts, 'class="fits"')
+
+
+def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """KL against bytes, both as they are on disk: a line a contestant, through its budgets, with 95% intervals."""
+    wide, high, left, right, bottom, top = 720.0, 380.0, 84.0, 500.0, 44.0, 12.0
+    sizes, kls = [row["bytes"] for row in rows], [row["kl"] for row in rows]
+    low, up = math.floor(math.log10(min(kls))), math.ceil(math.log10(max(kls)))
+    first, last = min(sizes), max(sizes)
+    unit, by = next((u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if last >= 2 * u[1]), ("bytes", 1.0))
+
+    def x(size: float) -> float:
+        return left + 14 + (size - first) / max(last - first, 1e-9) * (right - left - 28)
+
+    def y(kl: float) -> float:
+        share = (math.log10(max(kl, 10.0**low)) - low) / max(up - low, 1)
+        return high - bottom - share * (high - bottom - top)
+
+    parts = [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(10.0**p):.1f}" y2="{y(10.0**p):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(10.0**p) + 4:.1f}" text-anchor="end">{10.0**p:.{max(-p, 0)}f}</text>'
+        for p in range(low, up + 1)
+    ]
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{high - bottom}" y2="{high - bottom}"/>')
+    for size in sorted({first, (first + last) / 2, last}):
+        parts.append(f'<text x="{x(size):.1f}" y="{high - bottom + 18}" text-anchor="middle">{size / by:.4g}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}, the whole file</text>')
+    parts.append(f'<text x="16" y="{(high - bottom) / 2}" transform="rotate(-90 16 {(high - bottom) / 2})" '
+                 'text-anchor="middle">KL, nats per token</text>')  # fmt: skip
+    for at, name in enumerate(dict.fromkeys(str(row["contestant"]) for row in rows)):
+        mine, dress = sorted((r for r in rows if r["contestant"] == name), key=lambda r: r["bytes"]), f"r{at % 8}"
+        line = " ".join(f"{x(r['bytes']):.1f},{y(r['kl']):.1f}" for r in mine)
+        parts.append(f'<polyline class="{dress} rival" points="{line}"/>')
+        for r in mine:
+            a, b = (y(edge) for edge in r["kl_interval"])
+            at_x = f"{x(r['bytes']):.1f}"
+            parts.append(f'<line class="{dress} rival" x1="{at_x}" x2="{at_x}" y1="{a:.1f}" y2="{b:.1f}"/>')
+            told = escape(f"{name}: {r['bytes']:,} bytes, KL {r['kl']:.4g}")
+            parts.append(
+                f'<circle class="{dress}" cx="{at_x}" cy="{y(r["kl"]):.1f}" r="4"><title>{told}</title></circle>'
+            )
+        parts.append(f'<circle class="{dress}" cx="{right + 22}" cy="{22 + 20 * at}" r="4"/>')
+        parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(name[-26:])}</text>')
+    return _svg(wide, high, "KL against bytes, a line a contestant", parts, 'class="fits"')
 
 
 def alone(svg: str, style: str) -> str:

@@ -17,7 +17,7 @@ _HELPERS = {"__init__", "frame", "options", "progress", "show"}
 #: the order of the help page; a file that is not named here appears under "More"
 _PANELS = {
     "Cut": ("demo", "cut", "survey", "plan", "apply"),
-    "Look": ("inspect", "measure", "report"),
+    "Look": ("inspect", "measure", "bench", "report"),
     "Convert": ("export",),
     "The house": ("methods", "doctor"),
 }
