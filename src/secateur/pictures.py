@@ -266,8 +266,14 @@ def agreement(planned: tuple[float, float] | None, measured: tuple[float, float]
 def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
     """KL against bytes, both as they are on disk: a line a contestant, through its budgets, with 95% intervals."""
     wide, high, left, right, bottom, top = 720.0, 380.0, 84.0, 500.0, 44.0, 12.0
-    sizes, kls = [row["bytes"] for row in rows], [row["kl"] for row in rows]
-    low, up = math.floor(math.log10(min(kls))), math.ceil(math.log10(max(kls)))
+    sizes = [row["bytes"] for row in rows]
+    edges = [
+        edge for row in rows for edge in (row["kl"], row["kl_interval"][1], max(row["kl_interval"][0], row["kl"] / 2))
+    ]
+    low, up = math.log10(min(edges)), math.log10(max(edges))
+    marks = [
+        by * 10.0**p for p in range(math.floor(low), math.ceil(up) + 1) for by in ((1, 2, 5) if up - low < 2 else (1,))
+    ]
     first, last = min(sizes), max(sizes)
     unit, by = next((u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if last >= 2 * u[1]), ("bytes", 1.0))
 
@@ -275,13 +281,14 @@ def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
         return left + 14 + (size - first) / max(last - first, 1e-9) * (right - left - 28)
 
     def y(kl: float) -> float:
-        share = (math.log10(max(kl, 10.0**low)) - low) / max(up - low, 1)
-        return high - bottom - share * (high - bottom - top)
+        share = (math.log10(max(kl, 10.0**low)) - low) / max(up - low, 1e-9)
+        return high - bottom - 8 - share * (high - bottom - top - 8)
 
     parts = [
-        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(10.0**p):.1f}" y2="{y(10.0**p):.1f}"/>'
-        f'<text x="{left - 8}" y="{y(10.0**p) + 4:.1f}" text-anchor="end">{10.0**p:.{max(-p, 0)}f}</text>'
-        for p in range(low, up + 1)
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(kl):.1f}" y2="{y(kl):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(kl) + 4:.1f}" text-anchor="end">{kl:g}</text>'
+        for kl in marks
+        if low <= math.log10(kl) <= up
     ]
     parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{high - bottom}" y2="{high - bottom}"/>')
     for size in sorted({first, (first + last) / 2, last}):
