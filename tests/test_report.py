@@ -359,6 +359,14 @@ def test_figures_stand_alone(out, tmp_path, secateur):
         assert "var(" not in style and "#2d6a4f" in style
 
 
+def test_an_image_model_counts_by_examples(out):
+    save_menu(small_menu(), out / "menu")
+    page = report(out, RESULT | {"accuracy_before": 0.925, "accuracy_after": 0.91})
+    text = read(page).text
+    assert "92.50% → 91.00%" in text and "nats per example" in text
+    assert "per token" not in text and "perplexity" not in text and known(page)["each"] == "example"
+
+
 @pytest.mark.parametrize("most", [*np.geomspace(1e-6, 50, 40), 0.0])
 def test_expected_beside_measured_can_be_drawn_at_every_scale(most):
     drawn = agreement((most, most / 10), (-most / 3, most / 20), most / 2)

@@ -3,7 +3,7 @@
     PYTHONPATH=src python -m benchmarks.claims.gptq
 
 Ratios of KL at equal bits, groups of 128, on the linear layers of three of the model's blocks (the others stay as they
-are: it is a ratio, and takes a third of the time); a seed draws 32 calibration windows. `one-sided` and `two-sided` are
+are: it is a ratio, and takes less time); a seed draws 32 calibration windows. `one-sided` and `two-sided` are
 what `--round` calls so: the survey's statistics, scales refitted in their metric, errors fed back on one side or both.
 """
 

@@ -126,8 +126,8 @@ function explore() {
     const plan = plans[state.at], mine = state.at === DATA.ours;
     const told = `${plan.bits.toFixed(3)} bits per weight`;
     $("said").replaceChildren(make("b", { textContent: told }), make("span", { textContent: plan.bytes == null ? "" : size(plan.bytes) }),
-      make("span", { textContent: `${nats(plan.damage)} ± ${nats(plan.error)} nats per token` }), make("span", { className: "pin", textContent: mine ? "this plan" : "" }));
-    slider.setAttribute("aria-valuetext", `${told}, ${nats(plan.damage)} nats per token${mine ? ", this plan" : ""}`);
+      make("span", { textContent: `${nats(plan.damage)} ± ${nats(plan.error)} nats per ${DATA.each}` }), make("span", { className: "pin", textContent: mine ? "this plan" : "" }));
+    slider.setAttribute("aria-valuetext", `${told}, ${nats(plan.damage)} nats per ${DATA.each}${mine ? ", this plan" : ""}`);
     $("back").disabled = state.at === home;
     const dot = dots.find((one) => +one.dataset.at === state.at);
     if (dot) { here.setAttribute("cx", dot.getAttribute("cx")); here.setAttribute("cy", dot.getAttribute("cy")) }
@@ -299,7 +299,7 @@ function explore() {
     }));
   }
   function scale(top, least) {
-    const bar = make("i"), [name, low, high] = state.colour === "edit" ? ["--bits", leanest.toPrecision(2), `${most.toPrecision(2)} bits per weight; striped: kept`] : ["--hurt", short(least), `${short(top)} nats per token`];
+    const bar = make("i"), [name, low, high] = state.colour === "edit" ? ["--bits", leanest.toPrecision(2), `${most.toPrecision(2)} bits per weight; striped: kept`] : ["--hurt", short(least), `${short(top)} nats per ${DATA.each}`];
     bar.style.background = `linear-gradient(to right, ${scales[name].join(", ")})`;
     $("scale").replaceChildren(low, bar, high);
   }

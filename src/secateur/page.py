@@ -28,6 +28,7 @@ def draw(run: Run) -> str:
     title = f"{name}, cut to {run.asked}" if run.asked else f"{name}, cut"
     points, mine = curve(run.menu) if run.menu else [], ours(run)
     known = data(run.menu, points, mine)
+    known |= {"each": run.each} if known else {}
     parts = [f"<header><h1>{escape(title)}</h1>", _lead(run), "</header>", _tiles(run), _agreement(run), _facts(run)]
     parts += [tables.went(run), _budget(run, points, mine, known), _depth(run, known), tables.units(run), "</section>"]
     parts += [_left_alone(run)]
@@ -67,18 +68,24 @@ def _tiles(run: Run) -> str:
             beside = f"{beside}; " * bool(beside) + f"{uncut / value:.1f} times smaller than {words.size(uncut)}"
         tiles.append((words.called(resource), words.number(resource, value), beside))
     if run.planned:
-        tiles.append(("damage expected", _give_or_take(*run.planned), "nats per token, before anything was cut"))
+        tiles.append(("damage expected", _give_or_take(*run.planned), f"nats per {run.each}, before anything was cut"))
     if run.measured:
         ratio = (
             f"; {run.measured[0] / run.planned[0]:.2f} of what was expected" if run.planned and run.planned[0] else ""
         )
-        tiles.append(("damage measured", _give_or_take(*run.measured), f"nats per token{ratio}"))
+        tiles.append(("damage measured", _give_or_take(*run.measured), f"nats per {run.each}{ratio}"))
     if result:
         losses = f"{words.nats(result['loss_before'])} &rarr; {words.nats(result['loss_after'])}"
-        tiles.append(("loss, held-back text", losses, "nats per token"))
+        held = "text" if run.each == "token" else "examples"
+        tiles.append((f"loss, held-back {held}", losses, f"nats per {run.each}"))
+    if result.get("accuracy_after") is not None:
+        right = f"{result['accuracy_before']:.2%} &rarr; {result['accuracy_after']:.2%}"
+        tiles.append(("accuracy", right, "of the held-back examples"))
     if result.get("kl") is not None:
         same = f"; the same first choice {result['agreement']:.1%} of the time" if "agreement" in result else ""
-        tiles.append(("KL to the uncut", _give_or_take(result["kl"], result.get("kl_error")), f"nats per token{same}"))
+        tiles.append(
+            ("KL to the uncut", _give_or_take(result["kl"], result.get("kl_error")), f"nats per {run.each}{same}")
+        )
     if result.get("coverage") is not None:
         tiles.append(("coverage", f"{result['coverage']:.1%}", "of the parameter bytes were cut"))
     if result.get("seconds"):
@@ -113,7 +120,7 @@ def _facts(run: Run) -> str:
     if run.planned and floor is not None and math.isfinite(floor):
         gap = run.planned[0] / floor - 1 if floor > 0 else 0.0
         near = "proven to be the best there is" if gap < 5e-5 else f"at most {gap:.2%} above the best there is"
-        facts["the plan is"] = f"{near}: no plan within the budget stays below {floor:.5g} nats per token"
+        facts["the plan is"] = f"{near}: no plan within the budget stays below {floor:.5g} nats per {run.each}"
     if result.get("bad_rows"):
         bad = ", ".join(f"{one['unit']} ({len(one['rows'])})" for one in result["bad_rows"])
         facts["bad rows"] = f"hold NaN or infinity and are zeros in the file: {bad}"
@@ -131,13 +138,14 @@ def _list(facts: Mapping[str, str]) -> str:
 
 def _agreement(run: Run) -> str:
     floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
-    drawn = pictures.agreement(run.planned, run.measured, floor)
+    drawn = pictures.agreement(run.planned, run.measured, floor, run.each)
     if not drawn:
         return ""
     return (
         "<h2>Predicted against measured</h2>"
-        "<p class=soft>The rise of the loss in nats per token: as the survey expected it before anything was cut, and "
-        "as it was found on text held back. Bars are standard errors; the dotted line is the proven floor of any "
+        f"<p class=soft>The rise of the loss in nats per {run.each}: as the survey expected it before anything was "
+        "cut, and as it was found on data held back. Bars are standard errors; the dotted line is the "
+        "proven floor of any "
         "plan.</p>"
         f'<figure data-name="predicted-and-measured" style="max-width:44rem">{drawn}</figure>'
     )
@@ -180,7 +188,7 @@ def _budget(run: Run, points: Sequence[Point], mine: Point | None, known: Mappin
     """The frontier, with a slider that shows the plan at each of its points, and the map of the network.
 
     Begins the section in which the slider stays in sight."""
-    drawn = pictures.frontier(points, mine, run.measured)
+    drawn = pictures.frontier(points, mine, run.measured, f"nats per {run.each}")
     if not drawn:
         return "<section>"
     ring = '<svg viewBox="0 0 14 14" aria-hidden="true">'
@@ -198,7 +206,7 @@ def _budget(run: Run, points: Sequence[Point], mine: Point | None, known: Mappin
     bar, side, area = (_bar(), _side(run), _map()) if known else ("", "", "")
     return (
         '<section aria-label="the plan, and those for other budgets"><h2>What other budgets would cost</h2>'
-        "<p class=soft>The rise of the loss in nats per token, as the survey "
+        f"<p class=soft>The rise of the loss in nats per {run.each}, as the survey "
         "expects it; lines are standard errors. Each was planned in a blink: <code>secateur plan</code>."
         f"{' The slider shows the plan at each point, here and in everything below.' * bool(known)}</p>"
         f'{bar}<div class="two"><figure id="frontier" data-name="frontier">'
@@ -294,8 +302,9 @@ def _footer(run: Run) -> str:
     from secateur import __version__
 
     return (
-        "<footer><p>Damage is the rise of the loss, in nats per token: 0.01 is one per cent more perplexity. Expected "
-        "figures come from the survey, measured ones from text held back from it; ± is one standard error. KL says how "
+        f"<footer><p>Damage is the rise of the loss, in nats per {run.each}"
+        f"{': 0.01 is one per cent more perplexity' * (run.each == 'token')}. Expected figures come from the survey, "
+        "measured ones from data held back from it; ± is one standard error. KL says how "
         "far the cut network's predictions are from the uncut one's, whether right or wrong.</p>"
         f"<p>Secateur {escape(__version__)}. The same numbers for scripts: <code>secateur.json</code>.</p></footer>"
     )

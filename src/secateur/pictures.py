@@ -221,8 +221,10 @@ def _whole(first: float, last: float) -> list[float]:
     return [k * step for k in range(math.ceil(first / step), math.floor(last / step) + 1)]
 
 
-def agreement(planned: tuple[float, float] | None, measured: tuple[float, float] | None, floor: float | None) -> str:
-    """What was expected beside what was measured, on one line of nats per token, each with its standard error."""
+def agreement(
+    planned: tuple[float, float] | None, measured: tuple[float, float] | None, floor: float | None, each: str = "token"
+) -> str:
+    """What was expected beside what was measured, on one line of nats per `each`, both with its standard error."""
     if planned is None or measured is None:
         return ""
     wide, high, left, right = 640.0, 118.0, 96.0, 620.0
@@ -254,12 +256,12 @@ def agreement(planned: tuple[float, float] | None, measured: tuple[float, float]
         parts.append(
             f'<line class="{whisker}" x1="{x(value - error):.1f}" x2="{x(value + error):.1f}" y1="{y}" y2="{y}"/>'
         )
-        told = f"<title>{name}: {value:.4g} ± {error:.2g} nats per token</title>"
+        told = f"<title>{name}: {value:.4g} ± {error:.2g} nats per {each}</title>"
         if dress == "ours":
             parts.append(f'<circle class="ours" cx="{x(value):.1f}" cy="{y}" r="6">{told}</circle>')
         else:
             parts.append(f'<path class="measured" d="M{x(value):.1f} {y - 8}l8 8l-8 8l-8 -8z">{told}</path>')
-    label = f"expected {planned[0]:.4g}, measured {measured[0]:.4g} nats per token"
+    label = f"expected {planned[0]:.4g}, measured {measured[0]:.4g} nats per {each}"
     return _svg(wide, high, label, parts, 'class="fits"')
 
 
@@ -295,7 +297,7 @@ def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f'<text x="{x(size):.1f}" y="{high - bottom + 18}" text-anchor="middle">{size / by:.4g}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}, the whole file</text>')
     parts.append(f'<text x="16" y="{(high - bottom) / 2}" transform="rotate(-90 16 {(high - bottom) / 2})" '
-                 'text-anchor="middle">KL, nats per token</text>')  # fmt: skip
+                 'text-anchor="middle">KL, nats</text>')  # fmt: skip
     for at, name in enumerate(dict.fromkeys(str(row["contestant"]) for row in rows)):
         mine, dress = sorted((r for r in rows if r["contestant"] == name), key=lambda r: r["bytes"]), f"r{at % 8}"
         line = " ".join(f"{x(r['bytes']):.1f},{y(r['kl']):.1f}" for r in mine)

@@ -40,6 +40,11 @@ class Run:
         return (self.plan.about if self.plan else {}) or (self.menu.about if self.menu else {})
 
     @property
+    def each(self) -> str:
+        """What a loss is counted by."""
+        return "example" if "accuracy_after" in self.result else "token"
+
+    @property
     def asked(self) -> str:
         return str(self.result["budget"].get("asked") or "") if self.result else self.plan.budget if self.plan else ""
 

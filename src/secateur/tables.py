@@ -94,7 +94,7 @@ def units(run: Run) -> str:
     body = "".join(_unit(row, at[row.name]) for row in rows)
     return (
         "<h2>Unit by unit</h2><p class=soft>Damage is each unit's share of what was expected of the plan, in nats per "
-        f'token.{more} A column\'s name sorts by it.<span id="whose"></span></p>'
+        f'{run.each}.{more} A column\'s name sorts by it.<span id="whose"></span></p>'
         '<div class="find live"><label for="find">find</label><input type="search" id="find" '
         'placeholder="down_proj bits=2"><span class="soft" id="found" role="status"></span></div>'
         '<div class="scroll tall" tabindex="0" role="region" aria-label="unit by unit">'
