@@ -145,8 +145,7 @@ def _agreement(run: Run) -> str:
         "<h2>Predicted against measured</h2>"
         f"<p class=soft>The rise of the loss in nats per {run.each}: as the survey expected it before anything was "
         "cut, and as it was found on data held back. Bars are standard errors; the dotted line is the "
-        "proven floor of any "
-        "plan.</p>"
+        "proven floor of any plan.</p>"
         f'<figure data-name="predicted-and-measured" style="max-width:44rem">{drawn}</figure>'
     )
 

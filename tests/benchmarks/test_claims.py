@@ -55,13 +55,14 @@ def test_what_held_and_now_comes_out_worse_is_an_error(runner, tmp_path, monkeyp
     )
     monkeypatch.setattr(runner.harness, "CLAIMS", file)
 
-    def comes_out(text: str, effect: float) -> str | None:
-        return runner.contradiction({"slug": "a", "claim": text, "measure": "ratio", "effect": effect})
+    def comes_out(text: str, verdict: str) -> str | None:
+        answer = {"slug": "a", "claim": text, "measure": "ratio", "effect": 1.1, "verdict": verdict}
+        return runner.contradiction(answer)
 
-    assert comes_out("x", 0.9) is None
-    assert "`x` came out at 1.1, but its row says 0.500 [0.400, 0.600], holds" in comes_out("x", 1.1)
-    assert comes_out("y", 5.0) is None and comes_out("new", 5.0) is None
-    assert "does not hold" in comes_out("z", 0.8)
+    assert comes_out("x", "holds") is None and comes_out("x", "tie") is None
+    assert "`x` came out at 1.1, but its row says 0.500 [0.400, 0.600], holds" in comes_out("x", "does not hold")
+    assert comes_out("y", "does not hold") is None and comes_out("new", "does not hold") is None
+    assert "does not hold" in comes_out("z", "holds")
 
 
 def test_a_name_that_has_no_claims_is_told_its_neighbour(runner):
