@@ -71,7 +71,7 @@ def _table(kind: str) -> Tensor:
     found = getattr(quants, kind.upper())
     found = quants.IQ1_S if kind == "iq1_m" else found  # one table for both
     found.init_grid()
-    table = torch.from_numpy(found.grid.copy()).view(found.grid_shape)
+    table = torch.tensor(found.grid).view(found.grid_shape)
     shift = getattr(found, "delta", None)  # the ternary entries of IQ1 all lie an eighth higher, or lower
     return table if shift is None else torch.cat([table + float(shift), table - float(shift)])
 
