@@ -22,7 +22,7 @@ lint: $(VENV)/.dev ## style
 types: $(VENV)/.dev ## types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: $(VENV)/.dev ## the tests alone
+tests: $(VENV)/.dev $(VENV)/.llama ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 claims: $(VENV)/.dev ## what the cards claim, measured anew on all cores: benchmarks/claims.csv, and the cards' tables
@@ -45,6 +45,12 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(PIP) install -c constraints.txt -e '.[vllm,report]'
+	@touch $@
+
+# llama.cpp, built by somebody else, so that GGUF files are run for real; without it those tests are skipped
+$(VENV)/.llama: $(VENV)/.torch
+	@npm install --silent --no-save --no-audit --no-fund --prefix $(VENV) @node-llama-cpp/linux-x64@3.22.1 \
+	  || echo "llama.cpp is not here (npm could not fetch it): its tests will be skipped"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml

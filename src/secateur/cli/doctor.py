@@ -77,9 +77,10 @@ def _runtimes() -> list[dict[str, Any]]:
     found = [
         {"name": one.name, "version": one.version or None, "for": one.what_for, "get": one.get} for one in RUNTIMES
     ]
-    llama = shutil.which("llama-cli") or shutil.which("llama-quantize")
-    get = "build llama.cpp and put its programs on the PATH"
-    return [*found, {"name": "llama.cpp", "version": llama, "for": "runs GGUF files", "get": get}]
+    from secateur.measure import llamacpp
+
+    llama = {"name": "llama.cpp", "version": llamacpp.version(), "for": "runs GGUF files", "get": llamacpp.GET}
+    return [*found, llama]
 
 
 def _checks() -> list[dict[str, Any]]:

@@ -164,7 +164,8 @@ class Gguf:
             tokenizer = tokenizer_of(self.source)
         except DataError:
             tokenizer = None
-        return verify(folder / FILE, tokenizer, reference_logits, tokens)
+        said = vocab.rule(self.source.folder)
+        return verify(folder / FILE, tokenizer, reference_logits, tokens) | ({"note": said} if said else {})
 
     # what is known of the model
 

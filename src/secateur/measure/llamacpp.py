@@ -314,7 +314,8 @@ def _speak(llama: _Llama, prompt: str, n: int, threads: int) -> None:
     tokens = llama.tokens(prompt, special=True)
     if not tokens:
         raise SystemExit("Error: the prompt is empty, and the file names no token that begins a text")
-    context, decode, at = llama.context(len(tokens) + n, False, threads), codecs.getincrementaldecoder("utf-8")(), 0
+    context, at = llama.context(len(tokens) + n, False, threads), 0
+    decode = codecs.getincrementaldecoder("utf-8")("replace")
     for _ in range(n):
         scores = llama.decode(context, tokens, at, every=False)[0]
         at, token = at + len(tokens), int(scores.argmax())
@@ -323,6 +324,7 @@ def _speak(llama: _Llama, prompt: str, n: int, threads: int) -> None:
         if said := decode.decode(llama.piece(token)):
             print(json.dumps(said), flush=True)
         tokens = [token]
+    print(json.dumps(decode.decode(b"", final=True)))
 
 
 def _quantize(llama: Any, model: str, out: str, ftype: str, importance: str) -> None:
