@@ -187,8 +187,9 @@ def _of_pictures(
         raise ModelError(f"no channels of {model} can be taken away ({why})", "cap bytes or bits per weight instead")
     _model_type(seen.held, stream)
     # codes need scales of 16 bits whatever the weights came in; a format of plain tensors keeps the weights' own type
-    dtype = "float16" if format == "packed" else "float32"
-    form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy)
+    dtype = "float16" if format in ("packed", "torch-export") else "float32"
+    pictures = {"network": seen.network, "prepare": seen.prepare, "examples": calib}
+    form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy, seen.held, **pictures)
     return Case(seen.held, stream, form, dtype, calib, check, held, device)
 
 

@@ -85,7 +85,17 @@ def _runtimes() -> list[dict[str, Any]]:
 
 def _checks() -> list[dict[str, Any]]:
     """Things that only trying tells."""
-    return [_try("asymmetric compressed-tensors files load in the installed transformers", _asymmetric)]
+    return [
+        _try("asymmetric compressed-tensors files load in the installed transformers", _asymmetric),
+        _try("ONNX can be written, and the installed ONNX Runtime multiplies by 2, 4 and 8 bits", _narrow),
+    ]
+
+
+def _narrow() -> bool:
+    from secateur.export._graph import ready, widths
+
+    ready()
+    return widths() == (2, 4, 8)
 
 
 def _asymmetric() -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secateur.maths.grids import Coded
     from secateur.model.anatomy import Anatomy
     from secateur.model.checkpoint import Checkpoint
+    from secateur.model.held import Held
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ def find(
     name: str,
     config: Mapping[str, Any] | None = None,
     anatomy: Anatomy | None = None,
-    source: Checkpoint | None = None,
+    source: Checkpoint | Held | None = None,
+    **pictures: Any,
 ) -> Format:
     """The format of this name, for the model with this config.json, anatomy and checkpoint.
 
-    A format says by the names of its parameters what it wants to know of the model.
+    A format says by the names of its parameters what it wants to know of the model. Of an image model there is more:
+    `network`, `prepare` and `examples`; a format that lays it out in another way has a class of its own for it.
     """
     if name not in names():
         near = get_close_matches(name, names(), 1)
@@ -136,12 +139,15 @@ def find(
     kind = getattr(module, name.title().replace("-", ""))
     if config is None:
         return kind()
+    if pictures:
+        kind = getattr(module, f"{kind.__name__}Pictures", kind)
     known = {
         "dtype": str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         "tied": anatomy.head if anatomy is not None and anatomy.tied else "",
         "model_type": str(config.get("model_type", "")),
         "anatomy": anatomy,
         "source": source,
+        **pictures,
     }
     return kind(**{key: value for key, value in known.items() if key in signature(kind).parameters})
 

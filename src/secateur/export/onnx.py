@@ -23,6 +23,7 @@ from secateur.export._blocks import Blocks, Gather, Multiply
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._dress import decoded, dress
 from secateur.export._graph import DATA, FILE, graph, padded, ready, save, session, widths
+from secateur.export._pictures import OnnxPictures
 from secateur.export._verify import compare
 from secateur.export._write import Layout, layout_bytes, write_config
 from secateur.export.torch_export import traced
@@ -33,6 +34,8 @@ from secateur.model.matrix import place
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, ExportError, Matrix, Plan, Unit
+
+__all__ = ["Onnx", "OnnxPictures"]
 
 #: what the runtime's 8-bit inputs may do to the logits, as a share of their size (0.5% to 0.8% to every product); the
 #: weights themselves are checked with exact inputs, to the limit of all formats

@@ -10,6 +10,7 @@ the graph is text, compressed, and comes on top (about 10 KB a block). Nothing i
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import zipfile
@@ -30,6 +31,8 @@ from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy, skeleton
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
+from secateur.model.held import Held
+from secateur.model.pictures import Prepare
 from secateur.parts.edits import GridEdit
 from secateur.types import Edit, ExportError, Plan, Unit
 
@@ -47,8 +50,10 @@ _ENTRIES = re.compile(
 class TorchExport:
     """Holds what `packed` holds, tensor by tensor; only the file is another. `source` is the uncut model."""
 
-    source: Checkpoint | None = None
+    source: Checkpoint | Held | None = None
     anatomy: Anatomy | None = None
+    network: nn.Module | None = None
+    prepare: Prepare | None = None
     name: str = "torch-export"
 
     @property
@@ -92,8 +97,13 @@ class TorchExport:
         held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
         rest = [name for name in held if name in self.source.tensors and name not in _cut(finished.units)]
         made = decoded(finished.units, finished.edits, rest, held.__getitem__)
-        network = dress(skeleton(self.source), self.anatomy.sources, made)
-        program = traced(network, str(self.source.folder))
+        called = str(self.source.folder)
+        if self.network is None or self.prepare is None:
+            empty = skeleton(self.source)  # type: ignore[arg-type]  # without a network it is a checkpoint on disk
+            program = traced(dress(empty, self.anatomy.sources, made), called)
+        else:
+            network = dress(copy.deepcopy(self.network).cpu(), self.anatomy.sources, made)
+            program = program_of(network, torch.zeros(2, *self.prepare.shape), (0,), called)
         folder.mkdir(parents=True, exist_ok=True)
         return [_save(program, folder / FILE)]
 
@@ -115,7 +125,8 @@ class TorchExport:
             logits = load(folder / FILE)(tokens)
         if reference_logits is None:
             return {"verified_in": f"{said} (run, nothing compared)", "logit_error": None}
-        return {"verified_in": said, "logit_error": compare(logits, reference_logits, folder)}
+        reference = reference_logits.reshape(logits.shape)
+        return {"verified_in": said, "logit_error": compare(logits, reference, folder)}
 
 
 class Logits(nn.Module):
@@ -131,15 +142,19 @@ class Logits(nn.Module):
 
 def traced(network: nn.Module, called: str) -> torch.export.ExportedProgram:
     """The graph of a language model, for any number of texts of any length."""
-    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    tokens = torch.arange(24).reshape(2, 12)
+    return program_of(Logits(network), torch.arange(24).reshape(2, 12), (0, 1), called)
+
+
+def program_of(network: nn.Module, example: Tensor, free: Sequence[int], called: str) -> torch.export.ExportedProgram:
+    """The graph of a network of one input, whose axes `free` may have any size. ExportError if there is none."""
+    sizes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
     try:
         with torch.no_grad():
-            return torch.export.export(Logits(network).eval(), (tokens,), dynamic_shapes=(sizes,), strict=False)
+            return torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,), strict=False)
     except Exception as error:  # whatever it is that this architecture does and a graph cannot
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(
-            f"torch.export cannot trace {type(network).__name__} of {called}: {said}",
+            f"torch.export cannot trace {type(getattr(network, 'network', network)).__name__} of {called}: {said}",
             "use another format: `packed` holds every architecture",
         ) from error
 

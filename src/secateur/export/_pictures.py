@@ -1,0 +1,328 @@
+"""Image models as 8-bit ONNX: what ONNX Runtime runs in whole numbers from the input to the last layer.
+
+Every cut layer has 8-bit weights with a scale a row. They lie as uint8 around 128 and not as int8: on processors with
+AVX2 and no VNNI the runtime adds pairs of uint8 x int8 products in 16 bits, which overflow and are cut off in silence.
+Activations get their ranges from the calibration examples, on the network as it is cut. Normalisations are folded into
+the layer before them, which changes its scales and no code.
+
+The input is float32 NCHW, already normalised, any number of pictures; metadata says mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.export import Finished
+from secateur.export._dense import dense_encode, dense_layout, dense_refuses
+from secateur.export._graph import DATA, FILE, OPSET, padded, quiet, ready, session
+from secateur.export._qdq import Graph, activations, quantize, ranges
+from secateur.export._verify import compare
+from secateur.export._write import Layout, layout_bytes, write_config
+from secateur.export.torch_export import program_of
+from secateur.maths.grids import Coded
+from secateur.model.anatomy import Anatomy
+from secateur.model.disk import atomic
+from secateur.model.matrix import place
+from secateur.parts.edits.int import Int
+from secateur.parts.edits.keep import Keep
+from secateur.types import Edit, ExportError, Matrix, Plan, Unit
+
+#: what 8-bit activations may do to the logits, as a share of their size; the weights are checked without them
+ROUNDED_LIMIT = 0.3
+#: calibration pictures that ranges are found on
+_PICTURES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxPictures:
+    """`source` holds the tensors, `network` is uncut, `prepare` its preprocessing, `examples` are to calibrate on."""
+
+    source: Any
+    network: nn.Module
+    prepare: Any
+    examples: Any
+    anatomy: Anatomy | None = None
+    name: str = field(default="onnx")
+
+    def __post_init__(self) -> None:
+        ready()
+
+    @property
+    def disk(self) -> OnnxPictures:
+        return self
+
+    def edits(self) -> tuple[Edit, ...]:
+        return (Keep(), Int(8, 0))
+
+    def refuses(self, unit: Unit, edit: Edit) -> str | None:
+        if why := dense_refuses(unit):
+            return why
+        if isinstance(edit, Keep) or edit == Int(8, 0):
+            return None
+        return "ONNX Runtime runs image models in 8 bits with a scale a row, int(bits=8, group=0), or in floats"
+
+    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+    def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        if isinstance(edit, Keep):
+            return dense_layout(unit, dtype)
+        out: dict[str, Layout] = {}
+        for m in unit.matrices:
+            out[f"{m.key}.codes"] = "U8", m.stored or (m.rows, m.cols)
+            out[f"{m.key}.scale"] = "F32", (m.rows,)
+            out[f"{m.key}.zero"] = "U8", (m.rows,)
+            if self._biased(m):
+                out[f"{m.key}.bias_scale"] = "F32", (m.rows,)
+        return out
+
+    def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        if isinstance(edit, Keep):
+            return dense_encode(unit, coded, dtype)
+        out: dict[str, Tensor] = {}
+        for m in unit.matrices:
+            tensors = coded[m.key].tensors
+            out[f"{m.key}.codes"] = (tensors["codes"].to(torch.int16) + 128).to(torch.uint8).reshape(_shape(m))
+            out[f"{m.key}.scale"] = tensors["scale"].float().reshape(m.rows).contiguous()
+            out[f"{m.key}.zero"] = torch.full((m.rows,), 128, dtype=torch.uint8)
+            if self._biased(m):
+                out[f"{m.key}.bias_scale"] = torch.ones(m.rows)
+        return out
+
+    def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
+        return values
+
+    def tensor_bytes(self, name: str, layout: Layout) -> int:
+        return padded(layout_bytes(layout))
+
+    def base_bytes(self) -> int:
+        return 0
+
+    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
+        """Of a folded normalisation one vector remains, in place of its shift: the bias of the layer before it."""
+        gone = {f"{norm}.{part}" for norm in self._folded for part in ("weight", "running_mean", "running_var")}
+        gone |= {f"{layer}.bias" for layer in self._folded.values()}
+        return {name: one for name, one in stored.items() if name not in gone}
+
+    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As they are: what is folded is needed to fold, and does not come into the file."""
+        return dict(tensors)
+
+    def write(self, finished: Finished, folder: Path) -> list[Path]:
+        held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
+        cut = {m.tensor: m for u in finished.units if isinstance(finished.edits[u.name], Int) for m in u.matrices}
+        plain = _floats(self._with(held, cut), torch.zeros(2, *self.prepare.shape))
+        inputs = self.prepare(self.examples.x[:_PICTURES]).numpy()
+        graph = Graph(type(plain)())
+        graph.model.CopyFrom(plain)
+        roots = activations(graph, cut)
+        grids = ranges(plain, roots.values(), inputs) if roots else {}
+        self._whole_numbers(graph, cut, held, {name: grids[root][0] for name, root in roots.items()})
+        quantize(graph, {name: grids[root] for name, root in roots.items()})
+        told = self.prepare.told()
+        for key in ("mean", "std", "scale"):
+            graph.model.metadata_props.add(key=key, value=json.dumps(told[key]))
+        return _save(graph.model, self._kept(finished, held), folder)
+
+    def files(self, folder: Path) -> list[Path]:
+        return [file for file in (folder / DATA, folder / FILE) if file.exists()]
+
+    def priced(self, files: Sequence[Path]) -> int:
+        return sum(file.stat().st_size for file in files if file.name == DATA)
+
+    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
+        write_config(folder, {**config, "quantization_config": {"quant_method": "secateur", "format": self.name}})
+
+    def verify(self, folder: Path, reference_logits: Tensor | None, inputs: Tensor) -> dict[str, Any]:
+        """Run twice in ONNX Runtime: with activations as they are, where the logits must be ours, and as shipped."""
+        import onnxruntime
+
+        assert reference_logits is not None, "image models are in memory as a whole"
+        reference = reference_logits.reshape(len(inputs), -1)
+        exact = folder / ".exact.onnx"
+        try:
+            exact.write_bytes(_without_activations(folder / FILE))
+            error = compare(_run(exact, inputs), reference, folder)
+        finally:
+            exact.unlink(missing_ok=True)
+        rounded = compare(_run(folder / FILE, inputs), reference, folder, ROUNDED_LIMIT)
+        said = f"onnxruntime {onnxruntime.__version__}"
+        return {"verified_in": said, "logit_error": rounded, "logit_error_exact": error}
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        """Normalisations that stand right behind a layer, with that layer: found by running the network once."""
+        made: list[tuple[Any, str]] = []
+        found: dict[str, str] = {}
+
+        def watch(path: str):
+            def see(module: nn.Module, args: Any, out: Any) -> None:
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    found.update((path, layer) for x, layer in made if x is args[0])
+                else:
+                    made.append((out, path))
+
+            return see
+
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+        hooks = [m.register_forward_hook(watch(p)) for p, m in self.network.named_modules() if isinstance(m, kinds)]
+        try:
+            with torch.no_grad():
+                self.network(torch.zeros(2, *self.prepare.shape, device=next(self.network.parameters()).device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def _biased(self, matrix: Matrix) -> bool:
+        path = place(matrix).module
+        return path in self._folded.values() or f"{path}.bias" in self.source.tensors
+
+    def _bias(self, matrix: Matrix) -> str:
+        """The stored tensor whose place a layer's bias takes."""
+        path = place(matrix).module
+        return next((f"{norm}.bias" for norm, layer in self._folded.items() if layer == path), f"{path}.bias")
+
+    def _with(self, held: Mapping[str, Tensor], cut: Mapping[str, Matrix]) -> nn.Module:
+        """The network with the numbers that the file will hold, in float32."""
+        network = copy.deepcopy(self.network).cpu()
+        state = {name: held[name].float() for name in network.state_dict() if name in held}
+        for name, m in cut.items():
+            codes = held[f"{m.key}.codes"].flatten(1).float() - 128
+            state[name] = (codes * held[f"{m.key}.scale"][:, None]).reshape(_shape(m))
+        network.load_state_dict(state, strict=False)
+        return network.eval()
+
+    def _whole_numbers(
+        self, graph: Graph, cut: Mapping[str, Matrix], held: dict[str, Tensor], inputs: Mapping[str, float]
+    ) -> None:
+        """Exchange the cut layers' weights and biases for codes, and fold what the exporter folded into the scales."""
+        helper: Any = import_module("onnx.helper")
+        arrays: Any = import_module("onnx.numpy_helper")
+        whole = graph.model.graph
+        if strange := [node.op_type for node in whole.node if node.op_type == "BatchNormalization"]:
+            said = f"{len(strange)} normalisations do not stand right behind a layer, and cannot be folded"
+            raise ExportError(said, "use --format torch-export")
+        values = {one.name: arrays.to_array(one).copy() for one in whole.initializer}
+        made: list[Any] = []
+        gone: set[str] = set()
+        for node in graph.layers:
+            weight, m = node.input[1], cut[node.input[1]]
+            codes = held[f"{m.key}.codes"].flatten(1).double() - 128
+            folded = torch.from_numpy(values[weight]).flatten(1).double()
+            scale = ((folded * codes).sum(1) / codes.square().sum(1).clamp_min(1)).float()
+            held[f"{m.key}.scale"] = torch.where(scale == 0, torch.full_like(scale, 1e-12), scale)
+            names = [f"{m.key}.{part}" for part in ("codes", "scale", "zero")]
+            made.append(helper.make_node("DequantizeLinear", names, [f"{m.key}.near"], axis=0))
+            gone.add(weight)
+            node.input[1] = f"{m.key}.near"
+            if len(node.input) > 2:
+                bias, wide = self._bias(m), inputs[node.input[0]] * held[f"{m.key}.scale"].double()
+                gone.add(node.input[2])
+                whole_bias = (torch.from_numpy(values[node.input[2]]).double() / wide).round()
+                held[bias] = whole_bias.clamp(-(2.0**31), 2.0**31 - 1).to(torch.int32)
+                held[f"{m.key}.bias_scale"] = wide.float()
+                names = [bias, f"{m.key}.bias_scale"]
+                made.append(helper.make_node("DequantizeLinear", names, [f"{m.key}.bias"], axis=0))
+                node.input[2] = f"{m.key}.bias"
+        rest = [one for one in whole.initializer if one.name not in gone]
+        del whole.initializer[:]
+        for one in rest:  # kept layers, into which the exporter has folded too
+            plain = one.name.removesuffix("_bias").removesuffix(".weight")
+            as_called = next((f"{n}.bias" for n, layer in self._folded.items() if layer == plain), one.name)
+            name = as_called if one.name.endswith("weight_bias") else one.name
+            if name in held:
+                held[name] = torch.from_numpy(values[one.name])
+            else:
+                whole.initializer.append(one)
+            for node in whole.node:
+                for at, read in enumerate(node.input):
+                    if read == one.name:
+                        node.input[at] = name
+        nodes = list(whole.node)
+        del whole.node[:]
+        whole.node.extend(made + nodes)
+
+    def _kept(self, finished: Finished, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What comes into the file: all that was priced."""
+        rest: dict[str, Layout] = {name: ("F32", tuple(t.shape)) for name, t in held.items()}
+        return {name: held[name] for name in self.layout_rest(rest)}
+
+
+def _shape(matrix: Matrix) -> tuple[int, ...]:
+    return matrix.stored or (matrix.rows, matrix.cols)
+
+
+def _floats(network: nn.Module, example: Tensor) -> Any:
+    """The float graph, normalisations folded, as a model of the onnx package."""
+    program = program_of(network, example, (0,), "an image model")
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
+    with quiet(), torch.no_grad():
+        made: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+    model = made.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    del model.graph.value_info[:]
+    return model
+
+
+def _save(model: Any, held: Mapping[str, Tensor], folder: Path) -> list[Path]:
+    """The graph, and beside it the tensors that were priced."""
+    helper: Any = import_module("onnx.helper")
+    onnx: Any = import_module("onnx")
+    folder.mkdir(parents=True, exist_ok=True)
+    read = {name for node in model.graph.node for name in node.input}
+    at = 0
+    with atomic(folder / DATA) as file:
+        for name, tensor in sorted(held.items()):
+            if name not in read:
+                raise ExportError(f"`{name}` was priced and is not in the graph", "please report this")
+            values = np.ascontiguousarray(tensor.numpy())
+            entry = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+            entry.dims.extend(values.shape)
+            entry.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", DATA), ("offset", at), ("length", values.nbytes)):
+                entry.external_data.add(key=key, value=str(value))
+            model.graph.initializer.append(entry)
+            file.write(values.tobytes() + bytes(padded(values.nbytes) - values.nbytes))
+            at += padded(values.nbytes)
+    with atomic(folder / FILE) as file:
+        file.write(model.SerializeToString(deterministic=True))
+    return [folder / DATA, folder / FILE]
+
+
+def _without_activations(file: Path) -> bytes:
+    """The same graph without the Q and DQ of activations: weights and biases remain what they are."""
+    onnx: Any = import_module("onnx")
+    model = onnx.load(str(file), load_external_data=False)
+    plain: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            plain[node.output[0].removesuffix(".codes") + ".near"] = node.input[0]
+    nodes = [n for n in model.graph.node if n.op_type != "QuantizeLinear" and n.output[0] not in plain]
+    for node in nodes:
+        for at, name in enumerate(node.input):
+            node.input[at] = plain.get(name, name)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+def _run(file: Path, inputs: Tensor) -> Tensor:
+    try:
+        (logits,) = session(file).run(None, {"images": inputs.float().cpu().numpy()})
+    except Exception as error:  # whatever a runtime of somebody else's raises, the file did not run
+        raise ExportError(f"ONNX Runtime cannot run {file}: {type(error).__name__}: {error}", "report it") from error
+    return torch.from_numpy(logits)

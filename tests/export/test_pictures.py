@@ -1,0 +1,90 @@
+"""Image models in the real runtimes: 8-bit ONNX and torch.export, through the front door, at the bytes quoted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from secateur.cut import cut
+from secateur.export._qdq import fitted
+from secateur.export.torch_export import load, tensor_data
+from secateur.model.pictures import read_pictures
+from secateur.parts.vision import open_vision
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+
+from secateur.export._graph import DATA, FILE, session  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A residual network of one block a stage, random weights, and pictures that it labels itself."""
+    place = tmp_path_factory.mktemp("small")
+    draw = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def layer(conv: str, norm: str, rows: int, cols: int) -> None:
+        tensors[f"{conv}.weight"] = torch.randn(rows, cols, 3, 3, generator=draw) / (9 * cols) ** 0.5
+        for part, around in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            tensors[f"{norm}.{part}"] = (torch.randn(rows, generator=draw) * 0.2 + around).contiguous()
+        tensors[f"{norm}.weight"][0] *= -1  # folded, the scale of this row is negative
+
+    layer("conv1", "bn1", 8, 3)
+    for stage, (cols, rows) in enumerate(((8, 8), (8, 16), (16, 16)), 1):
+        layer(f"layer{stage}.0.conv1", f"layer{stage}.0.bn1", rows, cols)
+        layer(f"layer{stage}.0.conv2", f"layer{stage}.0.bn2", rows, rows)
+    tensors["linear.weight"] = torch.randn(10, 16, generator=draw)
+    tensors["linear.bias"] = torch.randn(10, generator=draw)
+    save_file(tensors, place / "resnet8.safetensors")
+    images = torch.randint(0, 256, (160, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    seen = open_vision(place / "resnet8.safetensors")
+    with torch.no_grad():
+        labels = seen.network(seen.prepare(images)).argmax(1)
+    np.savez(place / "data.npz", images=images.numpy(), labels=labels.numpy())
+    return place / "resnet8.safetensors", place / "data.npz"
+
+
+def test_onnx_runs_in_whole_numbers(small, tmp_path):
+    model, data = map(str, small)
+    pin = {"conv1": "int(8, 0)", "layer1": "int(8, 0)", "layer2.0.conv2": "keep()"}
+    told = cut(model, data, "20 bits/weight", out=tmp_path, format="onnx", samples=60, pin=pin)["export"]
+    assert told["logit_error_exact"] < 1e-3 and 0 < told["logit_error"] < 0.1
+    assert told["bytes_priced"] == (tmp_path / DATA).stat().st_size
+    assert told["verified_in"].startswith("onnxruntime ")
+
+    graph = onnx.load(str(tmp_path / FILE))
+    assert {one.key for one in graph.metadata_props} == {"mean", "std", "scale"}
+    assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
+    weights = {one.name: one for one in graph.graph.initializer}
+    assert weights["conv1.weight.codes"].data_type == onnx.TensorProto.UINT8
+    assert weights["layer2.0.conv2.weight"].data_type == onnx.TensorProto.FLOAT
+
+    seen, runtime = open_vision(model), session(tmp_path / FILE)
+    x = seen.prepare(read_pictures(data).x[:40])
+    (made,) = runtime.run(None, {"images": x.numpy()})
+    (one,) = runtime.run(None, {"images": x[:1].numpy()})
+    assert np.allclose(made[:1], one, atol=1e-4)
+    with torch.no_grad():
+        ours = seen.network(x).numpy()
+    assert np.linalg.norm(made - ours) < 0.1 * np.linalg.norm(ours)
+
+
+def test_torch_export_is_ours(small, tmp_path):
+    model, data = map(str, small)
+    told = cut(model, data, "5 bits/weight", out=tmp_path, format="torch-export", samples=60)["export"]
+    assert told["logit_error"] < 1e-6 and told["bytes_priced"] == tensor_data(tmp_path / "model.pt2")
+    with torch.no_grad():
+        assert load(tmp_path / "model.pt2")(torch.zeros(5, 3, 32, 32)).shape == (5, 10)
+
+
+def test_ranges_by_hand():
+    scale, zero = fitted(np.array([0.0, 0.5, 1.0], np.float32))
+    assert zero == 0 and scale == pytest.approx(1 / 255, rel=0.4)
+    scale, zero = fitted(np.linspace(-1, 1, 511, dtype=np.float32))
+    assert zero in (127, 128) and scale == pytest.approx(2 / 255, rel=1e-3)
+    crowd = np.concatenate([np.linspace(0, 1, 100_000), [1.5]]).astype(np.float32)
+    assert fitted(crowd)[0] * 255 < 1.4  # one number far out does not set the range
