@@ -35,7 +35,7 @@ from secateur.parts.edits.keep import Keep
 from secateur.parts.narrow import narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
-from secateur.types import Edit, Matrix, ModelError, PlanError, SecateurError, Unit
+from secateur.types import Edit, ExportError, Matrix, ModelError, PlanError, SecateurError, Unit
 
 #: windows of tokens, or examples with labels
 Samples = Any
@@ -177,6 +177,9 @@ def _of_pictures(
     model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, channels: bool
 ) -> Case:
     """An image model and its examples."""
+    if format in export.names() and format not in PICTURES:
+        hint = f"image models are written as {' or '.join(PICTURES)}"
+        raise ExportError(f"the format `{format}` does not hold image models yet", hint)
     seen = open_vision(model, cut=False)
     classes = seen.classes()
     calib, check, held = parted(read_pictures(data, classes), samples, seed)
@@ -191,6 +194,15 @@ def _of_pictures(
     pictures = {"network": seen.network, "prepare": seen.prepare, "examples": calib}
     form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy, seen.held, **pictures)
     return Case(seen.held, stream, form, dtype, calib, check, held, device)
+
+
+#: the formats that hold image models
+PICTURES = ("packed", "safetensors")
+
+
+def usual_format(model: str) -> str:
+    """The format where nobody names one."""
+    return PICTURES[0] if is_vision(model) else "compressed-tensors"
 
 
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}

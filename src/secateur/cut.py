@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.apply import apply, carry_out, record, sides_of
-from secateur.case import Tell, open_case, silent
+from secateur.case import Tell, open_case, silent, usual_format
 from secateur.parts import allocate as allocators
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
@@ -48,7 +48,7 @@ def cut(
     budget: str,
     *,
     out: str | Path,
-    format: str = "compressed-tensors",
+    format: str | None = None,
     over: str = "all",
     keep: tuple[str, ...] = (),
     pin: Mapping[str, str] | None = None,
@@ -69,7 +69,7 @@ def cut(
     check(asked, is_vision(model))
     allocators.find(allocate)
     sides_of(round)
-    case = open_case(model, data, format, samples, seq_len, seed, device, caps_flops(asked))
+    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, caps_flops(asked))
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)

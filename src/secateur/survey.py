@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
-from secateur.case import Case, Tell, about, compare, offers, open_case, silent, work_folder
+from secateur.case import Case, Tell, about, compare, offers, open_case, silent, usual_format, work_folder
 from secateur.channels import Groups
 from secateur.export import Parts
 from secateur.export._write import write_text
@@ -48,7 +48,7 @@ def survey(
     model: str,
     data: str,
     *,
-    format: str = "compressed-tensors",
+    format: str | None = None,
     out: str | Path | None = None,
     samples: int | None = None,
     seq_len: int | None = None,
@@ -66,7 +66,7 @@ def survey(
 
     `channels` offers fewer channels as well, and prices FLOPs (image models).
     """
-    case = open_case(model, data, format, samples, seq_len, seed, device, channels)
+    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, channels)
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     with tempfile.TemporaryDirectory() as nowhere:
         return take_up(case, how, keep, dict(pin or {}), Path(out or nowhere), resume, tell or silent)[0]
@@ -163,9 +163,7 @@ def _any_cut(edits: Sequence[Edit | None]) -> bool:
 
 def _grids(offered: Mapping[str, Sequence[Edit | None]]) -> dict[str, list[Edit | None]]:
     """The edits of every unit without those that take channels away: rules know grids."""
-    return {
-        name: [None if isinstance(edit, Channels) else edit for edit in edits] for name, edits in offered.items()
-    }
+    return {name: [None if isinstance(edit, Channels) else edit for edit in edits] for name, edits in offered.items()}
 
 
 def _with_channels(

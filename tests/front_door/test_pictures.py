@@ -13,7 +13,7 @@ from secateur.cut import apply, cut, inspect, plan, survey
 from secateur.measure import measure
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import open_vision
-from secateur.types import BudgetError, DataError, ModelError, SecateurError
+from secateur.types import BudgetError, DataError, ExportError, ModelError, SecateurError
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,15 @@ def test_fewer_channels_as_plain_tensors(spotter, tmp_path):
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert sum(value.numel() for value in tensors.values()) < sum(v.numel() for v in load_file(model).values())
     assert result["spent"]["flops"] == plans[1].spent["flops"]
+
+
+def test_the_usual_format_and_those_that_do_not_fit(spotter, tmp_path):
+    model, data = map(str, spotter)
+    assert cut(model, data, "80% bytes", out=tmp_path / "out", samples=60)["export"]["format"] == "packed"
+    with pytest.raises(ExportError, match="`compressed-tensors` does not hold image models yet"):
+        cut(model, data, "80% bytes", out=tmp_path / "out", samples=60, format="compressed-tensors")
+    with pytest.raises(ExportError, match="there is no format `pecked`"):
+        cut(model, data, "80% bytes", out=tmp_path / "out", samples=60, format="pecked")
 
 
 def test_flops_that_nothing_can_save(spotter, tmp_path):

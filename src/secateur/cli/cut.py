@@ -47,7 +47,7 @@ def cut(
         Path | None,
         typer.Option(help="A YAML file with any of these options; what stands here wins.", show_default=False),
     ] = None,
-    format: Format = "compressed-tensors",
+    format: Format = None,
     over: Over = "all",
     keep: Keep = None,
     pin: Pin = None,
@@ -77,7 +77,7 @@ def cut(
         options["keep"] = tuple(options["keep"] or ())
         work.out = Path(options["out"])
         work.say(
-            f"cutting {model} to {options['budget']} as {options['format']}, "
+            f"cutting {model} to {options['budget']} as {options['format'] or 'usual'}, "
             f"{stretches(options['samples'])} of {options['data']}; it goes to {options['out']}"
         )
         from secateur.cut import cut as make

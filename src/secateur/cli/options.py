@@ -63,7 +63,16 @@ SeqLen = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; otherwise finished work is taken up.")]
 
-Format = Annotated[str, typer.Option("--format", "-f", help="The file format, which decides what may be on the menu.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="The file format, which decides what may be on the menu; compressed-tensors if not said, packed for image "
+        "models.",
+        show_default=False,
+    ),
+]
 Over = Annotated[
     str,
     typer.Option(

@@ -34,7 +34,7 @@ def survey(
     model: Model,
     data: Data,
     out: Out,
-    format: Format = "compressed-tensors",
+    format: Format = None,
     over: Over = "all",
     keep: Keep = None,
     pin: Pin = None,
@@ -54,7 +54,10 @@ def survey(
     from secateur.cli.frame import job
 
     with job(as_json, out, resumes=True) as work:
-        work.say(f"surveying {model} for {format} with {stretches(samples)} of {data}; the menu goes to {out}")
+        work.say(
+            f"surveying {model} for {format or 'the usual format'} with {stretches(samples)} of {data}; "
+            f"the menu goes to {out}"
+        )
         from secateur.cut import survey as make
 
         menu = make(

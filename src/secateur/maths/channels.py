@@ -78,8 +78,10 @@ class Moments:
 
     @classmethod
     def empty(cls, rows: int, cols: int, device: torch.device | str = "cpu") -> Moments:
-        shapes = ((cols, cols), (rows, cols), (cols,), (rows,))
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        return cls(zeros(cols, cols), zeros(rows, cols), zeros(cols), zeros(rows))
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add places: `x` [places, cols], `y` [places, rows]. Products in float32, sums in float64."""
