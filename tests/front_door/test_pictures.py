@@ -195,3 +195,51 @@ def test_rounding_that_needs_the_inputs_alone(spotter, tmp_path):
     model, data = map(str, spotter)
     result = cut(model, data, "60% bytes", out=tmp_path / "out", format="packed", samples=60, round="one-sided")
     assert result["export"]["logit_error"] < 1e-5
+
+
+# ----------------------------------------------------------------------------------------- a network of one's own
+
+_OWN = """
+import torch
+from torch import nn
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 5)
+        self.preprocessing = {"shape": (3, 8, 8), "scale": 1 / 255, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).mT
+        q, k, v = self.qkv(x).chunk(3, -1)
+        x = x + self.out((q @ k.mT / 4).softmax(-1) @ v)
+        x = x + self.down(torch.nn.functional.gelu(self.up(x)))
+        return self.head(x.mean(1)) * 4
+
+
+def attention():
+    torch.manual_seed(0)
+    return Attention()
+"""
+
+
+def test_a_small_transformer_from_a_function(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_network.py").write_text(_OWN)
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    seen = open_vision("own_network:attention")
+    with torch.no_grad():
+        labels = seen.network(seen.prepare(torch.from_numpy(images))).argmax(1).numpy()
+    np.savez("data.npz", images=images, labels=labels)
+    result = cut("own_network:attention", "data.npz", "70% bytes", out=tmp_path / "out", samples=100)
+    assert result["export"]["logit_error"] < 1e-5
+    rows = measure(["own_network:attention", f"own_network:attention@{tmp_path / 'out'}"], "data.npz")["rows"]
+    assert rows[0]["accuracy"] == 1 and rows[1]["accuracy"] > 0.7
+    with pytest.raises(ModelError, match="a network that a function makes"):
+        measure([str(tmp_path / "out")], "data.npz")
+    narrower = cut("own_network:attention", "data.npz", "95% flops", out=tmp_path / "narrow", samples=100)
+    assert narrower["edits"]["up"].startswith("channels")
