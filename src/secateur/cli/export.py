@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from secateur.cli.options import Device, Format, Json, Model, Out, Seed
+import typer
+
+from secateur.cli.options import Device, Json, Model, Out, Seed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 def export(
     model: Model,
     out: Out,
-    format: Format = "safetensors",
+    format: Annotated[str, typer.Option("--format", "-f", help="The file format.")] = "safetensors",
     seed: Seed = 0,
     device: Device = None,
     as_json: Json = False,
