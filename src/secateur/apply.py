@@ -29,6 +29,7 @@ from secateur.maths.settle import Task, settle_all
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
+from secateur.model.load import trim
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, load, parked, save
 from secateur.model.whole import Whole
@@ -209,6 +210,7 @@ class Walk:
                 stream.through(i, plain, after[0])
                 self._narrow(tell)
                 self._cut([unit for unit in self.case.units if unit.block == i])
+                trim()
                 stream.through(i, cut, after[1])
             plain, cut = after
             self._keep(i + 1, plain, cut)

@@ -32,6 +32,7 @@ from secateur.measure.compare import Comparison
 from secateur.methods.quantize.layerwise_quant import lim, zd
 from secateur.model.factors import Factors, backward
 from secateur.model.inputs import forward
+from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
@@ -145,16 +146,30 @@ def _rows(
     }
     for units, factors in statistics(case, work, seed, tell, getattr(rule, "INPUTS_ALONE", False)):
         with case.stream.loaded(*modules_of(case, units)):
-            found = {unit.name: complete(unit, factors) for unit in units}
-            cut = [unit for unit in units if _any_cut(offered[unit.name])]
-            matrices = {m.key: view(case.stream.network, m) for unit in cut for m in unit.matrices}
-            told = {key: one for unit in cut for key, one in found[unit.name].items()}
-            made = rule.rows(cut, _grids(offered), matrices, told, case.dtype)
-            for unit in units:
-                row = made.get(unit.name) or damages.Row(np.zeros(len(menu)), np.zeros(len(menu)))
-                store_factors(work, place[unit.name], found[unit.name])
-                _store(work, place[unit.name], row)
+            _finished(case, units, factors, offered, rule, work)
+        trim()
     return {unit.name: _stored(work, place[unit.name]) for unit in case.units}
+
+
+def _finished(
+    case: Case,
+    units: Sequence[Unit],
+    factors: Mapping[str, Factors],
+    offered: Mapping[str, Sequence[Edit | None]],
+    rule: Any,
+    work: Path,
+) -> None:
+    """Damages, factors and probes of loaded units, kept in the work folder."""
+    found = {unit.name: complete(unit, factors) for unit in units}
+    cut = [unit for unit in units if _any_cut(offered[unit.name])]
+    matrices = {m.key: view(case.stream.network, m) for unit in cut for m in unit.matrices}
+    told = {key: one for unit in cut for key, one in found[unit.name].items()}
+    made = rule.rows(cut, _grids(offered), matrices, told, case.dtype)
+    for unit in units:
+        none = np.zeros(len(offered[unit.name]))
+        at = case.units.index(unit)
+        store_factors(work, at, found[unit.name])
+        _store(work, at, made.get(unit.name) or damages.Row(none, none))
 
 
 def _any_cut(edits: Sequence[Edit | None]) -> bool:

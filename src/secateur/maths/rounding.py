@@ -27,7 +27,7 @@ from .grids.affine import snap_together
 
 TILE = 32
 #: so many weights of small matrices are swept side by side
-TOGETHER = 1 << 22
+TOGETHER = 1 << 21
 
 
 def nearest(w: Tensor, grid: Fitted, weight: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ are swept side by side and the best goes on. Nothing here is tuned by gradient, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -108,6 +108,22 @@ def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
     Each comes out as if it were alone; but they are swept side by side, which for small matrices is several times
     faster. Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
     """
+    return [done for some in together(tasks, lambda task: task.w.numel()) for done in _settled(some, sides)]
+
+
+def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = 1 << 20) -> Iterator[list[Any]]:
+    """Jobs in groups of at most so many weights, in order: enough to fill the steps, and little memory."""
+    group: list[Any] = []
+    for job in jobs:
+        if group and sum(map(weights, group)) + weights(job) > most:
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group
+
+
+def _settled(tasks: Sequence[Task], sides: int) -> list[Settled]:
     good = [torch.isfinite(task.w).all(1) for task in tasks]
     whole = [bool(rows.all()) for rows in good]
     # what is bad is rare, and goes alone

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from secateur.maths.rounding import nearest
-from secateur.maths.settle import Effort, Metric, swept, widened
+from secateur.maths.settle import Effort, Metric, swept, together, widened
 from secateur.model.factors import Factors
 from secateur.parts.damage import Row
 from secateur.types import Edit, Unit
@@ -157,19 +157,22 @@ def _nearest(known: Mapping[Kind, float], grid: Any) -> float:
 
 
 def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[Kind, Any]]]) -> Mapping[str, Gains]:
-    """What feedback gains, for each of some matrices and each of its typical grids."""
-    jobs: list[tuple[Metric, Tensor, Any]] = []
-    plains: list[tuple[str, Kind, float]] = []
-    for key, w, f, grids in asked:
-        metrics: dict[int, Metric] = {}
-        height, weight = f.g if f.g.ndim == 1 else f.g.diagonal(), f.a.diagonal()
-        for kind, grid in grids.items():
-            fit = grid.fit(w, weight)
-            if fit.step not in metrics:
-                metrics[fit.step] = Metric.of(f.a, f.g, step=fit.step)
-            plains.append((key, kind, _plain(w - nearest(w, fit, weight), weight, height)))
-            jobs.append((metrics[fit.step], w, widened(fit, Effort.for_bits(kind[0]).usual)))
+    """What feedback gains, for each of some matrices and each of its typical grids; a few sweeps at a time."""
     out: dict[str, dict[Kind, tuple[float, float, Tensor]]] = {key: {} for key, *_ in asked}
-    for (key, kind, plain), (metric, w, _), values in zip(plains, jobs, swept(jobs), strict=True):
-        out[key][kind] = (float(metric.damage(w - values)) / max(plain, 1e-30), plain, values)
+    sweeps = [(key, w, f, kind, grid) for key, w, f, grids in asked for kind, grid in grids.items()]
+    metrics: dict[tuple[str, int], Metric] = {}
+    for some in together(sweeps, lambda one: one[1].numel()):
+        metrics = {of: metric for of, metric in metrics.items() if any(of[0] == key for key, *_ in some)}
+        jobs: list[tuple[Metric, Tensor, Any]] = []
+        plains: list[float] = []
+        for key, w, f, kind, grid in some:
+            height, weight = f.g if f.g.ndim == 1 else f.g.diagonal(), f.a.diagonal()
+            fit = grid.fit(w, weight)
+            if (key, fit.step) not in metrics:
+                metrics[key, fit.step] = Metric.of(f.a, f.g, step=fit.step)
+            plains.append(_plain(w - nearest(w, fit, weight), weight, height))
+            jobs.append((metrics[key, fit.step], w, widened(fit, Effort.for_bits(kind[0]).usual)))
+        for (key, w, _, kind, _), (metric, *_), plain, values in zip(some, jobs, plains, swept(jobs), strict=True):
+            # probes are kept in half precision: there are many of them
+            out[key][kind] = (float(metric.damage(w - values)) / max(plain, 1e-30), plain, values.half())
     return out
