@@ -178,7 +178,7 @@ def _of_pictures(
 ) -> Case:
     """An image model and its examples."""
     if format in export.names() and format not in PICTURES:
-        hint = f"image models are written as {' or '.join(PICTURES)}"
+        hint = f"image models are written as {', '.join(PICTURES)}"
         raise ExportError(f"the format `{format}` does not hold image models yet", hint)
     seen = open_vision(model, cut=False)
     classes = seen.classes()
@@ -197,7 +197,7 @@ def _of_pictures(
 
 
 #: the formats that hold image models
-PICTURES = ("packed", "safetensors")
+PICTURES = ("packed", "onnx", "safetensors", "torch-export")
 
 
 def usual_format(model: str) -> str:

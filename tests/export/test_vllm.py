@@ -31,7 +31,7 @@ def test_what_it_has_no_kernel_for():
     form = find("vllm")
     for edit in (Int(3, 32), Int(4, 32, False), Int(4, 32, scale="fp8"), Int(5, 0)):
         assert form.refuses(unit("linear"), edit) == "vllm has no kernel for it"
-    assert form.refuses(unit("embedding"), Int(8, 0)) == "vllm keeps embeddings"
+    assert form.refuses(unit("embedding"), Int(8, 0)) == "vllm leaves embeddings as they are"
     assert form.refuses(unit("embedding"), Keep()) is None
 
 

@@ -60,8 +60,9 @@ def decoded_in_transformers(folder: Path, tokens: Tensor) -> Tensor:
     return logits
 
 
-def compare(logits: Tensor, reference: Tensor, folder: Path, limit: float = LIMIT) -> float:
-    """Relative error of the logits; an ExportError if it is above the limit or not a number."""
+def compare(logits: Tensor, reference: Tensor, folder: Path, limit: float | None = None) -> float:
+    """Relative error of the logits; an ExportError if it is above the limit (`LIMIT`) or not a number."""
+    limit = LIMIT if limit is None else limit
     reference = reference.float().reshape(logits.shape)
     error = float((logits - reference).norm() / reference.norm().clamp_min(1e-30))
     if not error <= limit:

@@ -74,8 +74,10 @@ class CompressedTensors:
             return dense_refuses(unit)
         if codec(edit) is None:
             return "compressed-tensors has no such grid"
-        if self.only and (edit not in self.only or unit.kind == "embedding"):
-            return f"{self.name} has no kernel for it" if edit not in self.only else f"{self.name} keeps embeddings"
+        if self.only and edit not in self.only:
+            return f"{self.name} has no kernel for it"
+        if self.only and unit.kind == "embedding":
+            return f"{self.name} leaves embeddings as they are"
         return self._refuses_unit(unit) or self._refuses_kind(unit, edit) or self._refuses_edit(unit, edit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
