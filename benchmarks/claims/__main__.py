@@ -6,7 +6,7 @@
 
 The day's turn is for CI: the list of all claims begins with the one whose number is the date's and goes on as long as
 time is left, by what each took before, with two seeds each. It writes nothing. It fails when a claim cannot be run any
-more; one that held and comes out wholly on the other side is told: then measure it anew, and say in its card what changed.
+more; one that held and comes out wholly on the other side is told: then measure it anew, and change its card.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from secateur.measure import llamacpp, measure
 from secateur.model.checkpoint import open_checkpoint
 from secateur.parts.gguf.names import order, turned, turned_back
 from secateur.parts.gguf.read import is_gguf, open_gguf
-from secateur.parts.reading import read_model
+from secateur.parts.reading import network, read_model
 from secateur.types import ModelError
 
 pytest.importorskip("gguf")
@@ -44,6 +44,19 @@ def test_rows_are_turned_and_turned_back():
     x = torch.arange(24.0).view(12, 2)
     assert order(4, 1).tolist() == [0, 2, 1, 3]
     assert torch.equal(turned_back(turned(x, 3), 3), x)
+
+
+def test_frequencies_slowed_as_llama_3_has_them_come_back(tmp_path):
+    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    folder = front["save"]("llama", "float16", HEADS | {"rope_parameters": rope}, tmp_path / "model")
+    told = export(str(folder), "gguf", tmp_path / "out")
+    if llamacpp.folder() is not None:  # which slows them down itself
+        assert told["verified_in"].startswith("llama.cpp") and told["logit_error"] < 2e-3
+    tokens = torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(0))
+    here = network(open_checkpoint(folder).folder)(tokens).logits
+    back = network(tmp_path / "out")(tokens).logits
+    torch.testing.assert_close(back, here, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

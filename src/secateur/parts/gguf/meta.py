@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -163,8 +163,14 @@ _GPT2 = {
 }
 
 
-def config_of(told: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """config.json for a file's metadata and its tensors (name -> shape): what transformers builds the network from."""
+def config_of(
+    told: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], slowed: Sequence[float] = ()
+) -> dict[str, Any]:
+    """config.json for a file's metadata and its tensors (name -> shape): what transformers builds the network from.
+
+    `slowed` are the file's factors of the rotation's frequencies, where it has some (Llama 3.1): what they were made of
+    is not in the file, so they come back one by one, as transformers has them for LongRoPE.
+    """
     name = str(told.get("general.architecture"))
     if name not in _TYPES:
         raise ModelError(
@@ -192,7 +198,12 @@ def config_of(told: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
         out |= {"query_pre_attn_scalar": out["head_dim"], "sliding_window": own["attention.sliding_window"]}
         out.setdefault("attn_logit_softcapping", None)
         out.setdefault("final_logit_softcapping", None)
-    return out | {"rope_parameters": _rope_back(kind, own, out)}
+    rope = _rope_back(kind, own, out)
+    if len(slowed):
+        each = {"long_factor": list(slowed), "short_factor": list(slowed), "attention_factor": 1.0, "factor": 1.0}
+        length = out.get("max_position_embeddings", 2048)
+        rope |= {"rope_type": "longrope", "original_max_position_embeddings": length, **each}
+    return out | {"rope_parameters": rope}
 
 
 def _rope_back(kind: str, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

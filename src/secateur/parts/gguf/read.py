@@ -69,7 +69,9 @@ class GgufModel:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return meta.config_of(self.metadata, {name: one.shape for name, one in self.stored.items()})
+        shapes = {name: one.shape for name, one in self.stored.items()}
+        slowed = self._raw("rope_freqs.weight").tolist() if "rope_freqs.weight" in shapes else ()
+        return meta.config_of(self.metadata, shapes, slowed)
 
     @cached_property
     def tensors(self) -> dict[str, Entry]:
@@ -84,17 +86,21 @@ class GgufModel:
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         theirs = self._names[name]
-        one = self.stored[theirs]
-        raw = np.fromfile(self.file, np.uint8, one.bytes, offset=one.start)
-        if len(raw) != one.bytes:
-            raise ModelError(f"{self.file} is truncated: it ends within `{theirs}`", "download or copy this file again")
-        x = _decoded(one, raw)
+        x = self._raw(theirs)
         arch = ARCHS[self.config["model_type"]]
         heads = heads_of(theirs, tuple(x.shape), self.config.get("head_dim", 1)) if arch.turned else 0
         x = turned_back(x, heads) if heads else x
         x = x - arch.norms if is_norm(theirs) and arch.norms else x
         x = x.T.contiguous() if self._transposed(theirs) else x
         return x if rows is None else x[rows[0] : rows[1]]
+
+    def _raw(self, theirs: str) -> Tensor:
+        """A tensor by the file's own name, as it lies there, decoded."""
+        one = self.stored[theirs]
+        raw = np.fromfile(self.file, np.uint8, one.bytes, offset=one.start)
+        if len(raw) != one.bytes:
+            raise ModelError(f"{self.file} is truncated: it ends within `{theirs}`", "download or copy this file again")
+        return _decoded(one, raw)
 
     def check_finite(self, name: str) -> None:
         values = self.read(name)
