@@ -67,15 +67,8 @@ def main() -> None:
     asked = argparse.ArgumentParser()
     asked.add_argument("kinds", nargs="*", default=["q2_k", "q3_k", "q4_k"])
     asked.add_argument("--date", default=date.today().isoformat())
-    asked.add_argument("--factors", help="where to keep factors, or where they are")
     said = asked.parse_args()
-    kept = Path(said.factors) if said.factors else None
-    if kept is not None and kept.exists():
-        seen, held = torch.load(kept, weights_only=False)
-    else:
-        seen, held = (gathered(SHARED / f"data/lm/{name}.txt", seed) for seed, name in enumerate(("calib", "heldout")))
-        if kept is not None:
-            torch.save((seen, held), kept)
+    seen, held = (gathered(SHARED / f"data/lm/{name}.txt", seed) for seed, name in enumerate(("calib", "heldout")))
     encoder = Encoder.found()
     network = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
     tokens, _ = windows(str(SHARED / "data/lm/heldout.txt"), MODEL, 64, WIDTH, 7, context=WIDTH)
