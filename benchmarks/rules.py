@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
+from benchmarks import published
 from secateur.parts.allocate import Question
 from secateur.parts.edits import parse
 from secateur.types import Budget, Matrix, Menu, Plan, Unit
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 GROUPS = {2: (128, 64, 32), 3: (128, 64, 32), 4: (128, 64, 32), 5: (128, 64, 32), 6: (128, 64, 32), 8: (128, 64, 32)}
 EDITS = [f"int(bits={bits}, group={group})" for bits, groups in GROUPS.items() for group in groups] + [
     "fp8()",
@@ -46,27 +44,15 @@ def made(units: int, edits: int, seed: int) -> Menu:
 
 
 def measured(model: str = "Qwen3-4B-Instruct-2507") -> Menu | None:
-    """A real one: KL of a model with one tensor lowered, published by the GGUF Tool Suite; None where it is absent."""
-    folder = SHARED / "data" / "allocation"
-    if not folder.is_dir():
+    """A real one: KL of a model with one tensor lowered, type by type as measured; None where the tables are absent."""
+    one = next((one for one in published.read() if one.model == model), None)
+    if one is None:
         return None
-    with (folder / "gguf_qtype_bits.csv").open() as file:
-        bits = {row["qtype"]: float(row["bits_per_weight"]) for row in csv.DictReader(file)}
-    kl: dict[str, dict[str, float]] = {}
-    size: dict[str, int] = {}
-    with gzip.open(folder / "gguf_tensor_damage.csv.gz", "rt") as file:
-        for row in csv.DictReader(file):
-            if row["model"] == model and row["kld"] and row["qtype"] in bits and bits[row["qtype"]] >= 1.6:
-                kl.setdefault(row["tensor"], {})[row["qtype"]] = float(row["kld"])
-                size[row["tensor"]] = int(row["elements"])
-    types = sorted({t for row in kl.values() for t in row}, key=lambda t: bits[t])
-    damage = np.array([[row.get(t, np.inf) for t in types] + [0.0] for row in kl.values()])
-    weights = np.array(list(size.values()), dtype=float)
-    payload = np.round(weights[:, None] * np.array([bits[t] for t in types] + [16.0]) / 8)
-    names = tuple(Unit(name, "linear", (Matrix(name, n // 256, 256, "x"),)) for name, n in size.items())
-    # the types are llama.cpp's; what they are called does not matter to an allocator
-    edits = tuple(parse(word) for word in [*EDITS[: len(types)], "keep()"])
-    return Menu(names, edits, {"payload": payload}, damage, 0 * payload, {"payload": 0.0}, int(weights.sum()))
+    types = sorted(one.singles, key=one.bits.__getitem__)
+    menu = one.menu((*types, "bf16"))
+    damage = np.array([one.singles[q] for q in types] + [np.zeros(len(one.tensors))]).T
+    damage = np.where(np.isnan(damage), np.inf, damage)
+    return replace(menu, damage=damage, error=0 * menu.damage)
 
 
 def threshold(menu: Menu, budget: Budget) -> Plan:
