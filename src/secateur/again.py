@@ -31,6 +31,7 @@ def _rebuilt(run: Run) -> str:
         name: about[name] for name in ("format", "over", "damage", "allocate", "samples", "seed") if name in about
     }
     options |= {"seq-len": about["seq_len"]} if about.get("seq_len") else {}
+    options |= {"edits": about["kinds"]} if about.get("kinds", "bits") != "bits" else {}
     spelled = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return shlex.join(["secateur", "cut", str(about["model"]), *spelled, "-o", str(run.out)])
 

@@ -33,7 +33,7 @@ from secateur.model.load import trim
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, load, parked, save
 from secateur.model.whole import Whole
-from secateur.parts.edits import text
+from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import check_model, load_menu, load_plan
@@ -67,8 +67,8 @@ def apply(
     without it the statistics are gathered anew."""
     begun = time.time()
     plan = plan if isinstance(plan, Plan) else _read(Path(plan), menu)
-    form, channels = str(plan.about.get("format", "compressed-tensors")), bool(plan.about.get("channels"))
-    case = open_case(model, data, form, samples, seq_len, seed, device, channels)
+    form, kinds = str(plan.about.get("format", "compressed-tensors")), asked(str(plan.about.get("kinds", "bits")))
+    case = open_case(model, data, form, samples, seq_len, seed, device, kinds)
     if menu is not None:
         check_model(load_menu(Path(menu)).about, case.checkpoint.fingerprint, f"the menu in `{menu}`")
     result = carry_out(case, plan, Path(out), Path(menu) if menu else None, round, seed, resume, tell or silent)

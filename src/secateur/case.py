@@ -30,7 +30,7 @@ from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
-from secateur.parts.edits.channels import Channels, channel_edits
+from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.narrow import narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
@@ -59,6 +59,7 @@ class Case:
     check: Samples  # to correct the prediction on; empty where there is little text
     held: Samples  # to report on
     device: torch.device
+    kinds: tuple[str, ...] = (edits_.BITS,)  # of edits, that menus are to offer
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -148,15 +149,15 @@ def open_case(
     seq_len: int | None,
     seed: int,
     device: str | None,
-    channels: bool = False,
+    kinds: tuple[str, ...] = (edits_.BITS,),
 ) -> Case:
     """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
-    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures. `channels` puts
-    layers whose channels can go into units of their own (image models only)."""
+    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures. `kinds` of edits are
+    what a menu will offer; with "channels", layers whose channels can go are units of their own (image models only)."""
     at = device_of(device)
     if is_vision(model):
-        return _of_pictures(model, data, format, samples, seed, at, channels)
-    if channels:
+        return _of_pictures(model, data, format, samples, seed, at, kinds)
+    if "channels" in kinds:
         raise ModelError(f"{model} is a language model, and channels are taken from image models", "cap bytes or bits")
     samples = 128 if samples is None else samples
     checkpoint = open_uncut(model)
@@ -170,11 +171,11 @@ def open_case(
     calib, held = windows(data, words, samples + more, seq_len, seed, context=context, vocabulary=size)
     every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
     mine = torch.arange(len(calib)) % every == every - 1
-    return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at)
+    return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at, kinds)
 
 
 def _of_pictures(
-    model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, channels: bool
+    model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, kinds: tuple[str, ...]
 ) -> Case:
     """An image model and its examples."""
     if format in export.names() and format not in PICTURES:
@@ -184,8 +185,8 @@ def _of_pictures(
     classes = seen.classes()
     calib, check, held = parted(read_pictures(data, classes), samples, seed)
     seen.prepare(calib.x[:1])  # what the network cannot take is said now
-    stream = Whole(seen.held, seen.network, seen.prepare, classes, device, channels)
-    if channels and not stream.groups:
+    stream = Whole(seen.held, seen.network, seen.prepare, classes, device, "channels" in kinds)
+    if "channels" in kinds and not stream.groups:
         why = "; ".join(f"`{path}`: {reason}" for path, reason in list(stream.uncoupled.items())[:3])
         raise ModelError(f"no channels of {model} can be taken away ({why})", "cap bytes or bits per weight instead")
     _model_type(seen.held, stream)
@@ -193,7 +194,7 @@ def _of_pictures(
     dtype = "float16" if format in ("packed", "torch-export") else "float32"
     pictures = {"network": seen.network, "prepare": seen.prepare, "examples": calib}
     form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy, seen.held, **pictures)
-    return Case(seen.held, stream, form, dtype, calib, check, held, device)
+    return Case(seen.held, stream, form, dtype, calib, check, held, device, kinds)
 
 
 #: the formats that hold image models
@@ -235,10 +236,7 @@ def offers(
     if over not in ("all", "linear"):
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
-    usual = [*case.format.edits()]
-    if any(unit.kind == "channels" for unit in case.units):
-        usual += channel_edits(usual)
-    menu = tuple(dict.fromkeys([*usual, *pinned.values()]))
+    menu = tuple(dict.fromkeys([*edits_.offered(case.kinds, case.format.edits()), *pinned.values()]))
     within = [unit for unit in case.units if over == "all" or unit.block is not None]
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
     _all_match(keep, case.units)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from secateur.apply import apply, carry_out, record, sides_of
 from secateur.case import Tell, open_case, silent, usual_format
 from secateur.parts import allocate as allocators
+from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
-from secateur.price import caps_flops, check
+from secateur.price import check, needed
 from secateur.survey import corrected, survey, take_up
 from secateur.types import Allocator, Budget, Menu, Plan
 
@@ -53,6 +54,7 @@ def cut(
     keep: tuple[str, ...] = (),
     pin: Mapping[str, str] | None = None,
     damage: str = "kronecker",
+    edits: str = "bits",
     allocate: str = "lagrange",
     round: str = "two-sided",
     samples: int | None = None,
@@ -69,7 +71,8 @@ def cut(
     check(asked, is_vision(model))
     allocators.find(allocate)
     sides_of(round)
-    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, caps_flops(asked))
+    kinds = needed(asked, edits_.asked(edits))
+    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)

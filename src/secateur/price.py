@@ -23,9 +23,10 @@ def check(budget: Budget, pictures: bool = False) -> None:
             raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(known)}")
 
 
-def caps_flops(budget: Budget) -> bool:
-    """Whether a budget is one that only fewer channels can keep to."""
-    return "flops" in budget.caps or "flops" in budget.share
+def needed(budget: Budget, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
+    flops = "flops" in budget.caps or "flops" in budget.share
+    return (*kinds, "channels") if flops and "channels" not in kinds else kinds
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:

@@ -20,6 +20,7 @@ KEYS: Mapping[str, str] = {
     "keep": "list",
     "pin": "map",
     "damage": "text",
+    "edits": "text",
     "allocate": "text",
     "round": "text",
     "samples": "number",

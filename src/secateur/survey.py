@@ -37,7 +37,7 @@ from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
-from secateur.parts.edits import text
+from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
@@ -57,7 +57,7 @@ def survey(
     keep: tuple[str, ...] = (),
     pin: Mapping[str, str] | None = None,
     damage: str = "kronecker",
-    channels: bool = False,
+    edits: str = "bits",
     seed: int = 0,
     device: str | None = None,
     resume: bool = True,
@@ -65,9 +65,9 @@ def survey(
 ) -> Menu:
     """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`.
 
-    `channels` offers fewer channels as well, and prices FLOPs (image models).
+    `edits` are the kinds that it offers, `"bits,channels"`; channels price FLOPs (image models).
     """
-    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, channels)
+    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, asked(edits))
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     with tempfile.TemporaryDirectory() as nowhere:
         return take_up(case, how, keep, dict(pin or {}), Path(out or nowhere), resume, tell or silent)[0]
@@ -105,7 +105,7 @@ def take_up(
         correction = _with_channels(case, menu, can, rows, work, tell)
     else:
         correction = _correct(case, rows, work, tell)
-    told = about(case, **how, job=job, skipped=skipped, channels=case.counts_flops)
+    told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))
     made = _menu(case, menu, can, rows, correction, told)
     made = replace(made, notes=_notes(case))
     save_menu(made, folder)

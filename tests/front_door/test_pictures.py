@@ -161,7 +161,7 @@ def test_flops_and_bytes_are_kept_to(narrow, spotter):
 
 def test_fewer_channels_as_plain_tensors(spotter, tmp_path):
     model, data = map(str, spotter)
-    menu = survey(model, data, format="safetensors", out=tmp_path / "menu", samples=100, channels=True)
+    menu = survey(model, data, format="safetensors", out=tmp_path / "menu", samples=100, edits="bits,channels")
     assert "flops" in menu.cost and np.isfinite(menu.cost["flops"]).sum() == np.isfinite(menu.damage).sum()
     plans = plan(tmp_path / "menu", ["80% flops", "60% flops"])
     assert plans[0].damage <= plans[1].damage

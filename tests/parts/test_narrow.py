@@ -12,7 +12,7 @@ from torch import nn
 from secateur.maths.channels import Removal
 from secateur.model.coupled import coupled, merged
 from secateur.model.resize import resized
-from secateur.parts.edits.channels import Channels, channel_edits
+from secateur.parts.edits.channels import Channels, offered
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.narrow import Fewer, alone, columns, moments, narrowed, removal, stays, together
@@ -87,8 +87,8 @@ def test_an_edit_says_what_it_costs_and_what_it_may_be(net):
     for wrong in (lambda: Channels(1.0), lambda: Channels(0.5, "channels(keep=0.5)"), lambda: Channels(0.5, "nothing")):
         with pytest.raises(PlanError):
             wrong()
-    offered = channel_edits((Keep(), Int(8, 0)))
-    assert Channels(0.5) in offered and Channels(0.5, "int(bits=8, group=0)") in offered
+    found = offered((Keep(), Int(8, 0)))
+    assert Channels(0.5) in found and Channels(0.5, "int(bits=8, group=0)") in found
 
 
 def test_moments_are_those_of_what_the_mixing_layer_sees(net):

@@ -98,6 +98,12 @@ Pin = Annotated[
         rich_help_panel="What",
     ),
 ]
+Edits = Annotated[
+    str,
+    typer.Option(
+        help="What may be on the menu: bits, channels ..., several with commas, or all.", rich_help_panel="What"
+    ),
+]
 Damage = Annotated[
     str,
     typer.Option(help="How damage is predicted: kronecker, or output (cheaper, and less).", rich_help_panel="Method"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from secateur.cli.options import (
     Damage,
     Data,
     Device,
+    Edits,
     Format,
     Fresh,
     Json,
@@ -39,9 +38,7 @@ def survey(
     keep: Keep = None,
     pin: Pin = None,
     damage: Damage = "kronecker",
-    channels: Annotated[
-        bool, typer.Option("--channels", help="Offer fewer channels too, and price FLOPs (image models).")
-    ] = False,
+    edits: Edits = "bits",
     samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
@@ -71,7 +68,7 @@ def survey(
             keep=tuple(keep or ()),
             pin=pins(pin),
             damage=damage,
-            channels=channels,
+            edits=edits,
             seed=seed,
             device=device,
             resume=not fresh,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .factor import damped, unit_upper
+from .forms import is_form
 from .rounding import Job, damage, feedback, feedback_side_by_side, nearest, refit
 
 #: damping of the factors, as a share of their mean diagonal, and the stronger one tried for few levels
@@ -108,7 +109,18 @@ def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
     Each comes out as if it were alone; but they are swept side by side, which for small matrices is several times
     faster. Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
     """
-    return [done for some in together(tasks, lambda task: task.w.numel()) for done in _settled(some, sides)]
+    grids = [at for at, task in enumerate(tasks) if not is_form(task.grid)]
+    out = {at: _formed(task, sides) for at, task in enumerate(tasks) if is_form(task.grid)}
+    for some in together(grids, lambda at: tasks[at].w.numel()):
+        out |= zip(some, _settled([tasks[at] for at in some], sides), strict=True)
+    return [out[at] for at in range(len(tasks))]
+
+
+def _formed(task: Task, sides: int) -> Settled:
+    """A matrix as its form holds it; rows that are bad are zeros to it."""
+    good = torch.isfinite(task.w).all(1)
+    done = task.grid.settle(torch.where(good[:, None], task.w.float(), 0.0), task.a, task.g, sides)
+    return replace(done, bad_rows=tuple((~good).nonzero().flatten().tolist()))
 
 
 def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = 1 << 20) -> Iterator[list[Any]]:

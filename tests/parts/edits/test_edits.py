@@ -172,3 +172,21 @@ def test_what_a_grid_codes_the_edit_decodes(edit):
         assert tuple(tensor.shape) == part.shape
         if part.levels:
             assert part.low <= int(tensor.min()) and int(tensor.max()) < part.low + part.levels
+
+
+def test_kinds_of_edits_are_asked_for_by_name():
+    assert edits.kinds()[0] == "bits" and "channels" in edits.kinds() and "int" not in edits.kinds()
+    assert edits.asked("channels, bits,channels") == ("channels", "bits")
+    assert edits.asked("all") == tuple(edits.kinds())
+    for words, hint in (("chanels", "did you mean `channels`?"), ("", "and `all`"), ("bits,quux", "there are bits")):
+        with pytest.raises(PlanError) as caught:
+            edits.asked(words)
+        assert hint in caught.value.hint
+
+
+def test_without_bits_only_what_is_kept_whole_is_offered_beside():
+    inner = (edits.parse("keep()"), edits.parse("int(bits=8, group=0)"))
+    assert edits.offered(("bits",), inner) == inner
+    alone = edits.offered(("channels",), inner)
+    assert alone[0] == inner[0] and inner[1] not in alone
+    assert all(edits.text(edit).startswith("channels") and "then" not in edits.text(edit) for edit in alone[1:])

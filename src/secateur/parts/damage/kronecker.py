@@ -5,6 +5,7 @@ plain rounding hangs on the matrix and on the number of bits, and hardly on the 
 once for every number of bits up to 4, all in one sweep, and every edit's plain error (elementwise, on a sample of rows)
 is multiplied by the gain at its bits. On `lm-small` the gain at 4 bits holds to 8 bits within 14%. Families of grids
 (integers, ggml's scalar blocks, its codebooks) gain differently, so each that is on the menu is measured on its own.
+Forms (masks, low ranks) say themselves what they are expected to damage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.maths.forms import is_form
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import Effort, Metric, swept, together, widened
 from secateur.model.factors import Factors
@@ -52,9 +54,25 @@ def rows(
         for m in unit.matrices
         if any(grid is not None for grid in grids[unit.name])
     ]
-    gains = _gains([(key, w, f, _typical(some)) for key, w, f, some in asked])
-    plains = _plains(asked, gains)
+    numbers = [(key, w, f, [None if is_form(grid) else grid for grid in some]) for key, w, f, some in asked]
+    gains = _gains([(key, w, f, _typical(some)) for key, w, f, some in numbers])
+    plains = _plains(numbers, gains)
+    for key, w, f, some in asked:
+        plains[key] |= _formed(w, f, some)
     return {unit.name: _row(unit, grids[unit.name], factors, gains, plains) for unit in units}
+
+
+def _formed(w: Tensor, f: Factors, grids: Sequence[Any]) -> dict[int, float]:
+    """The damage of every form on offer, by its place; those of a family together."""
+    families: dict[type, list[int]] = {}
+    for at, grid in enumerate(grids):
+        if is_form(grid):
+            families.setdefault(type(grid), []).append(at)
+    out: dict[int, float] = {}
+    for places in families.values():
+        some = [grids[at] for at in places]
+        out |= zip(places, some[0].losses(w, f.a, f.g, some), strict=True)
+    return out
 
 
 def _row(
@@ -75,7 +93,7 @@ def _row(
                 probes[bits][matrix.key] = values
                 expected[bits] = expected.get(bits, 0.0) + gain * plain
         for at, plain in plains[matrix.key].items():
-            expectation = plain * _at(found, grids[at])
+            expectation = plain if is_form(grids[at]) else plain * _at(found, grids[at])
             damage[at] += expectation
             square[at] += (expectation * np.hypot(factors[matrix.key].relative_error, GAIN_ERROR)) ** 2
     return Row(damage, np.sqrt(square), probes, expected)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -68,6 +69,40 @@ def payload_cost(edit: GridEdit, unit: Unit) -> dict[str, float]:
 def names() -> list[str]:
     """The edits there are."""
     return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+
+
+#: the kind of the format's own grids of numbers
+BITS = "bits"
+
+
+def kinds() -> list[str]:
+    """What a menu can be asked to offer: `bits`, the format's own grids, and every edit here with a function
+    `offered(inner)`, which says what it puts on a menu whose grids are `inner`."""
+    here = Path(__file__).parent
+    own = (name for name in names() if re.search(r"^def offered\(", (here / f"{name}.py").read_text(), re.MULTILINE))
+    return [BITS, *own]
+
+
+def asked(words: str) -> tuple[str, ...]:
+    """The kinds of edits that somebody asks for, `"bits,channels"`; `"all"` are all there are."""
+    if words.strip() == "all":
+        return tuple(kinds())
+    found = tuple(dict.fromkeys(filter(None, (word.strip() for word in words.split(",")))))
+    for word in found or [words]:
+        if word not in kinds():
+            near = get_close_matches(word, kinds(), 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(kinds())}, and `all`"
+            raise PlanError(f"no edits are of the kind `{word}`", hint)
+    return found
+
+
+def offered(some: Sequence[str], inner: Sequence[Edit]) -> tuple[Edit, ...]:
+    """The edits of these kinds; the format's grids `inner` are those of `bits`. What stays uncut is always offered."""
+    from secateur.parts.edits.keep import Keep
+
+    grids = tuple(inner) if BITS in some else tuple(edit for edit in inner if isinstance(edit, Keep))
+    others = (import_module(f"{__name__}.{kind}").offered(grids) for kind in some if kind != BITS)
+    return (*grids, *chain.from_iterable(others))
 
 
 def find(name: str) -> type:

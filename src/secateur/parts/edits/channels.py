@@ -70,7 +70,7 @@ def _read(words: str) -> Edit:
     return parse(words)
 
 
-def channel_edits(inner: Sequence[Edit]) -> tuple[Channels, ...]:
+def offered(inner: Sequence[Edit]) -> tuple[Channels, ...]:
     """Shares of the channels, each with and without rounding what stays."""
     then = ["", *(text(edit) for edit in inner if not isinstance(edit, Keep))]
     return tuple(Channels(keep, one) for keep in SHARES for one in then)
