@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -92,9 +93,16 @@ class Case:
         return {joined(units).name: tuple(units) for units in found.values()}
 
     @property
-    def counts_flops(self) -> bool:
-        """Whether channels can go, so that FLOPs are a resource."""
-        return bool(getattr(self.stream, "groups", ()))
+    def resources(self) -> tuple[str, ...]:
+        """What a menu prices beside bits: FLOPs (of image models where channels can go), and KV bytes a token."""
+        if isinstance(self.stream, Whole):
+            return ("bytes", "payload", "flops") if self.stream.groups else ("bytes", "payload")
+        return ("bytes", "payload", "flops", "kv")
+
+    @property
+    def groups(self) -> Mapping[str, Any]:
+        """Coupled layers of an image model whose channels can go."""
+        return getattr(self.stream, "groups", {})
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
@@ -111,10 +119,10 @@ class Case:
         return out | self.format.disk.layout_rest({name: (entry.dtype, (n,)) for name, entry in stored.items()})
 
     def flops(self, unit: Unit, edit: Edit) -> int:
-        """What a unit computes for one example."""
-        counts = self.stream.flops
+        """What a unit computes for one token, or for one example of an image model."""
         left = narrowed(unit, edit)[0].matrices
-        return sum(counts[m.tap] // m.size * one.size for m, one in zip(unit.matrices, left, strict=True))
+        pairs = zip(unit.matrices, left, strict=True)
+        return round(math.fsum(self.stream.per_weight(unit, m) * one.size for m, one in pairs))
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""

@@ -71,7 +71,7 @@ def cut(
     check(asked, is_vision(model))
     allocators.find(allocate)
     sides_of(round)
-    kinds = needed(asked, edits_.asked(edits))
+    kinds = needed(asked, edits_.asked(edits), is_vision(model))
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)

@@ -6,37 +6,39 @@ from collections.abc import Mapping
 
 from secateur.case import Case
 from secateur.export._write import layout_bytes
+from secateur.model.matrix import place
 from secateur.types import Budget, BudgetError, Edit, Unit
 
-#: what a cut of the weights spends
-RESOURCES = ("bytes", "bits_per_weight")
-#: what fewer channels spend less of as well
-FEWER = (*RESOURCES, "flops")
+#: what a cut of an image model spends; of a language model there is more, for every token that it keeps
+RESOURCES = ("bytes", "bits_per_weight", "flops")
+TOKENS = (*RESOURCES, "kv")
 
 
 def check(budget: Budget, pictures: bool = False) -> None:
-    """BudgetError if a cap is on something that a cut of the weights (of an image model: or of its channels) does not
-    change."""
-    known = FEWER if pictures else RESOURCES
+    """BudgetError if a cap is on something that no cut of such a model changes."""
+    known = RESOURCES if pictures else TOKENS
     for resource in (*budget.caps, *budget.share):
         if resource not in known:
             raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(known)}")
 
 
-def needed(budget: Budget, kinds: tuple[str, ...]) -> tuple[str, ...]:
+def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tuple[str, ...]:
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
-    flops = "flops" in budget.caps or "flops" in budget.share
-    return (*kinds, "channels") if flops and "channels" not in kinds else kinds
+    shapes = any(name in (*budget.caps, *budget.share) for name in ("flops", "kv"))
+    return (*kinds, "channels") if shapes and pictures and "channels" not in kinds else kinds
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
-    """What one unit takes: bytes of the file, and the payload that bits per weight are counted from."""
+    """What one unit takes: bytes of the file, the payload that bits per weight are counted from, FLOPs, and bytes of
+    keys and values."""
     layout = case.layout(unit, edit)
-    return {
+    all_ = {
         "bytes": sum(case.format.disk.tensor_bytes(name, one) for name, one in layout.items()),
         "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
-        **({"flops": case.flops(unit, edit)} if case.counts_flops else {}),
+        "flops": case.flops(unit, edit) if "flops" in case.resources else 0,
+        "kv": 0,
     }
+    return {name: all_[name] for name in case.resources}
 
 
 def fixed(case: Case, over: str) -> dict[str, int]:
@@ -45,11 +47,12 @@ def fixed(case: Case, over: str) -> dict[str, int]:
     rest = disk.layout_rest({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
     stored = sum(disk.tensor_bytes(name, one) for name, one in rest.items())
     payload = sum(layout_bytes(one) for one in rest.values()) if over == "all" else 0
-    flops = {}
-    if case.counts_flops:
-        cut = {matrix.tap for unit in case.units for matrix in unit.matrices}
-        flops = {"flops": sum(count for path, count in case.stream.flops.items() if path not in cut)}
-    return {"bytes": disk.base_bytes() + stored, "payload": payload, **flops}
+    more = {}
+    if "flops" in case.resources:
+        more["flops"] = case.stream.elsewhere({place(matrix).module for unit in case.units for matrix in unit.matrices})
+    if "kv" in case.resources:
+        more["kv"] = case.stream.kv
+    return {"bytes": disk.base_bytes() + stored, "payload": payload, **more}
 
 
 def weights(case: Case, over: str) -> int:

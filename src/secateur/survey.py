@@ -101,10 +101,7 @@ def take_up(
             return found, True
     work, begun = work_folder(folder, resume, {"job": job})
     rows = _rows(case, menu, can, rule, work, how["seed"], tell)
-    if case.counts_flops:
-        correction = _with_channels(case, menu, can, rows, work, tell)
-    else:
-        correction = _correct(case, rows, work, tell)
+    correction = _with_channels(case, menu, can, rows, work, tell) if case.groups else _correct(case, rows, work, tell)
     told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))
     made = _menu(case, menu, can, rows, correction, told)
     made = replace(made, notes=_notes(case))
@@ -364,8 +361,7 @@ def _menu(
     told: dict[str, Any],
 ) -> Menu:
     shape, over = (len(case.rows), len(menu)), told["over"]
-    resources = ("bytes", "payload", *(["flops"] if case.counts_flops else []))
-    cost = {name: np.full(shape, np.inf) for name in resources}
+    cost = {name: np.full(shape, np.inf) for name in case.resources}
     damage, error = np.full(shape, np.inf), np.zeros(shape)
     for r, units in enumerate(case.rows.values()):
         for e in np.flatnonzero(can[r]):

@@ -136,6 +136,14 @@ _UNITS = {
     "flops": ("flops", 1.0),
     "mflops": ("flops", 1e6),
     "gflops": ("flops", 1e9),
+    "tflops": ("flops", 1e12),
+    "kv": ("kv", 1.0),
+    "b/token": ("kv", 1.0),
+    "bytes/token": ("kv", 1.0),
+    "kb/token": ("kv", 1e3),
+    "mb/token": ("kv", 1e6),
+    "kib/token": ("kv", 2.0**10),
+    "mib/token": ("kv", 2.0**20),
     "s": ("seconds", 1.0),
     "ms": ("seconds", 1e-3),
     "us": ("seconds", 1e-6),
@@ -146,8 +154,12 @@ _UNITS = {
 class Budget:
     """Caps on one or several resources. `share[resource]` is relative to the uncut network, `caps[resource]` absolute.
 
+    `flops` are per token (per example of an image model), `kv` the bytes of keys and values that a token leaves behind.
+
     >>> Budget.parse("4.25 bits/weight, 2 GB").caps
     {'bits_per_weight': 4.25, 'bytes': 2000000000.0}
+    >>> Budget.parse("kv 24 KB/token, 60% flops").caps
+    {'kv': 24000.0}
     """
 
     caps: Mapping[str, float] = field(default_factory=dict)
@@ -156,7 +168,8 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read what people write: `"3.5 bits/weight"`, `"300 MB"`, `"60% flops, 2 GB"`, `"7_468_000"` (bytes).
+        """Read what people write: `"3.5 bits/weight"`, `"300 MB"`, `"60% flops, 2 GB"`, `"kv 24 KB/token"`,
+        `"7_468_000"` (bytes).
 
         `%` is a share of the uncut network; decimal prefixes are powers of ten and `KiB`, `MiB`, `GiB` powers of two.
         """
@@ -164,7 +177,8 @@ class Budget:
         share: dict[str, float] = {}
         hint = 'write it like "4.25 bits/weight", "300 MB", "60% flops" or several with commas between'
         for part in filter(None, (p.strip() for p in str(text).replace("_", "").split(","))):
-            found = re.fullmatch(r"(\d*\.?\d+(?:e[+-]?\d+)?)\s*(%?)\s*([a-z/ ]*)", part.lower())
+            words = re.sub(r"^kv (.*\d *[kmi]*b)$", r"\1/token", part.lower()).removeprefix("kv ")
+            found = re.fullmatch(r"(\d*\.?\d+(?:e[+-]?\d+)?)\s*(%?)\s*([a-z/ ]*)", words)
             if not found:
                 raise BudgetError(f"cannot read the budget `{part}`", hint)
             number, percent, unit = (

@@ -12,7 +12,7 @@ _CALLED = {
     "kl": "KL",
     "rise": "rise of the loss",
     "peak_rss_bytes": "memory at most",
-    "kv_bytes": "cache bytes per token",
+    "kv": "cache bytes per token",
 }
 
 

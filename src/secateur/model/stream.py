@@ -9,7 +9,7 @@ recomputed from its parked input, so that memory does not grow with depth.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from secateur.model.checkpoint import Checkpoint
 from secateur.model.load import trim
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, parked
-from secateur.types import Matrix, ModelError, SecateurError
+from secateur.types import Matrix, ModelError, SecateurError, Unit
 
 #: bytes of logits that may be in memory at once
 LOGITS = 32 * 2**20
@@ -120,6 +120,43 @@ class Stream:
         """Inside: a function from hidden states behind the last block to logits; gradients flow through it."""
         with self.loaded(*self._around(head=True), cut=cut):
             yield self._tail
+
+    # what it computes and keeps for every token
+
+    def per_weight(self, unit: Unit, matrix: Matrix) -> float:
+        """Floating-point operations a token for every weight: two; of experts on average, and looking up is free."""
+        if unit.kind == "embedding":
+            return 2.0 if self.anatomy.tied else 0.0
+        if unit.kind == "experts":
+            chosen = getattr(self._config, "num_experts_per_tok", None) or getattr(self._config, "top_k", None) or 1
+            return 2.0 * min(1.0, chosen / len({m.tap for m in unit.matrices}))
+        return 2.0
+
+    def elsewhere(self, cut: Collection[str]) -> int:
+        """Floating-point operations a token of the matrices whose modules are not among these, routers included."""
+        cut = {*cut, self.anatomy.head} if self.anatomy.tied else cut
+        count = 0
+        for path, module in self.network.named_modules():
+            weight = getattr(module, "weight", None)
+            matrix = isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding)
+            count += 2 * weight.numel() if matrix and path not in cut else 0  # type: ignore[union-attr]
+        return count
+
+    @property
+    def kv(self) -> int:
+        """Bytes of keys and values that a token leaves in the cache, at 16 bits a number; 0 where no config says."""
+        config = self._config
+        queries = getattr(config, "num_attention_heads", 0)
+        heads = getattr(config, "num_key_value_heads", None) or queries
+        width = getattr(config, "head_dim", None) or config.hidden_size // max(queries, 1)
+        latent = getattr(config, "kv_lora_rank", None)  # one vector for all heads, and the part that is rotated
+        if latent:
+            return 2 * len(self.blocks) * (latent + getattr(config, "qk_rope_head_dim", 0))
+        return 2 * 2 * len(self.blocks) * heads * width
+
+    @property
+    def _config(self) -> Any:
+        return self.network.config.get_text_config()  # type: ignore[operator,union-attr]
 
     # what samples are: windows of tokens
 

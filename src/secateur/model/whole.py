@@ -6,7 +6,7 @@ place a sample: [samples, 1, classes]. So one path surveys, cuts and measures la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from secateur.model.held import Held
 from secateur.model.matrix import put
 from secateur.model.parked import States, parked
 from secateur.model.pictures import Pictures, Prepare
-from secateur.types import Matrix, ModelError
+from secateur.types import Matrix, ModelError, Unit
 
 
 class Whole:
@@ -77,6 +77,16 @@ class Whole:
 
     def meet(self, samples: Pictures) -> None:
         """Nothing to learn: the block is called with inputs alone."""
+
+    # what it computes for every example
+
+    def per_weight(self, unit: Unit, matrix: Matrix) -> float:
+        """Floating-point operations an example for every weight: two for each place where it is used."""
+        return self.flops[matrix.tap] / matrix.size
+
+    def elsewhere(self, cut: Collection[str]) -> int:
+        """Floating-point operations an example of the layers that are not among these."""
+        return sum(count for path, count in self.flops.items() if path not in cut)
 
     # what samples are
 

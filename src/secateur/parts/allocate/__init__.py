@@ -192,6 +192,7 @@ _SAID = {
     "bytes": ("bytes", 1.0, 0),
     "seconds": ("ms", 1e3, 4),
     "flops": ("flops", 1.0, 0),
+    "kv": ("bytes/token", 1.0, 0),
 }
 
 
@@ -205,7 +206,7 @@ def say(menu: Menu, resource: str, amount: float) -> str:
 
 def written(budget: Budget) -> str:
     """A budget as text that `Budget.parse` reads."""
-    units = {"bits_per_weight": "bits/weight", "seconds": "s"}
+    units = {"bits_per_weight": "bits/weight", "seconds": "s", "kv": "bytes/token"}
     caps = [f"{value!r} {units.get(name, name)}" for name, value in budget.caps.items()]
     share = [f"{100 * value!r}% {units.get(name, name)}" for name, value in budget.share.items()]
     return budget.text or ", ".join(caps + share)
