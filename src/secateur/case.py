@@ -108,6 +108,8 @@ class Case:
         """Why this unit cannot have this edit, in words; None when it can."""
         if isinstance(edit, Channels) and unit.kind != "channels":
             return "its channels are not its own to give away"
+        if hasattr(edit, "refuses") and (why := edit.refuses(unit)):
+            return why
         return self.format.refuses(*narrowed(unit, edit))
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from secateur.maths.forms import is_form
 from secateur.maths.grids.blocks import SCALARS
 from secateur.maths.grids.codebooks import BOOKS
 from secateur.maths.packing import pack, unpack
@@ -22,6 +23,7 @@ FP8 = {"symmetric": False, "scale": "fp8", "zero": "fp8"}
 KNOBS = {
     "channels": [{"keep": 0.5}],  # no grid of its own: tests/parts/test_narrow.py
     "ggml": [{"kind": kind} for kind in (*SCALARS, *BOOKS)],
+    "rank": [{"keep": 0.5}],  # a form: tests/maths/test_lowrank.py
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},
@@ -44,7 +46,7 @@ def offered():
         kind = edits.find(name)
         tried = KNOBS.get(name, [{}])
         for edit in (kind(**knobs) for knobs in tried):
-            if edit.grid() is not None:
+            if edit.grid() is not None and not is_form(edit.grid()):
                 yield pytest.param(edit, id=str(edit))
 
 

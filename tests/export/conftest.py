@@ -14,6 +14,7 @@ from torch import Tensor
 
 from secateur.export import Finished, Format, Parts, find
 from secateur.export._write import layout_of
+from secateur.maths.forms import is_form
 from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
@@ -31,6 +32,9 @@ SIZES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 def round_nearest(w: Tensor, edit: Edit, dtype: str) -> Coded:
     """One matrix [rows, cols] on the grid of an edit; scales of every second group are negative where they may be."""
     w = w.float()
+    if is_form(form := edit.grid(dtype)):
+        done = form.settle(w, torch.eye(w.shape[1]), None, 2)
+        return done.grid.code(done.values)
     tensors = {"values": w}
     if isinstance(edit, Int):
         tensors = _int(w, edit, torch.float8_e4m3fn if edit.scale else getattr(torch, dtype))

@@ -18,6 +18,7 @@ from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
+from secateur.parts.edits.rank import Rank
 from secateur.parts.reading import open_reading
 from secateur.types import ExportError, ModelError
 
@@ -56,6 +57,20 @@ def test_pytorch_alone_gives_our_logits_to_the_bit(tiny, cutter, tmp_path, famil
         compare(whole, cut.logits * 1.01, tmp_path)
     with pytest.raises(ModelError, match="holds a model as torch-export, which is run, not read"):
         open_reading(tmp_path)
+
+
+def test_a_low_rank_is_two_matrices_in_the_graph_and_never_one(tiny, cutter, tmp_path):
+    """Factors plain and on a grid, in layers that have a bias."""
+    ranks = Rank(0.5), Rank(0.5, "int(bits=4, group=8)")
+    cut = cutter(tiny("opt", "float16"), tmp_path, "torch-export", cutter.rotate(*ranks))
+    assert cut.format.verify(tmp_path, cut.logits, cut.tokens)["logit_error"] < 1e-5
+    quoted = sum(cut.format.disk.tensor_bytes(name, layout) for name, layout in cut.layouts.items())
+    assert cut.format.disk.priced([tmp_path / "model.pt2"]) == quoted
+    (down,) = {m for unit in cut.units for m in unit.matrices if m.key.endswith("layers.0.fc2.weight")}
+    graph = torch.export.load(tmp_path / "model.pt2").graph
+    shapes = {tuple(node.meta["val"].shape) for node in graph.nodes if hasattr(node.meta.get("val"), "shape")}
+    assert (ranks[0].rank(down.rows, down.cols), down.cols) in shapes
+    assert not {(down.rows, down.cols), (down.cols, down.rows)} & shapes
 
 
 class Half(nn.Module):

@@ -2,6 +2,7 @@
 
 `dress` takes every parameter out of a network and puts a module under its name, whose tensors are those of the file and
 whose call gives the parameter in float32. So a traced graph holds packed weights, and decodes them one layer at a time.
+Where a linear layer's weight is the product of two thin matrices it multiplies by both, which is what low rank is for.
 """
 
 from __future__ import annotations
@@ -47,15 +48,29 @@ class Decoded(nn.Module):
         for name in self.parts:
             self.register_buffer(name, read(f"{matrix.key}.{name}"))
 
-    def forward(self) -> Tensor:
+    def tensors(self) -> dict[str, Tensor]:
+        """The stored parts, unpacked."""
         tensors: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             held: Any = getattr(self, name)
             if part.levels:
                 held = (unpacked(held, part.levels, math.prod(part.shape)) + part.low).reshape(part.shape)
             tensors[name] = held
-        values = self.edit.decode(tensors)
+        return tensors
+
+    def forward(self) -> Tensor:
+        values = self.edit.decode(self.tensors())
         return values.T if self.transposed else values
+
+    @property
+    def thin(self) -> bool:
+        """Whether it is the product of two thin matrices, through which an input can go one after the other."""
+        return hasattr(self.edit, "factors") and not self.transposed
+
+    def through(self, x: Tensor) -> Tensor:
+        """The matrix times `x` [..., cols], without making the matrix."""
+        left, right = self.edit.factors(self.tensors())  # type: ignore[attr-defined]
+        return (x @ right.mT) @ left
 
 
 class Stack(nn.Module):
@@ -95,7 +110,10 @@ def dress(network: nn.Module, sources: Sources, made: Mapping[str, nn.Module]) -
                 parameters[own[name]] = Shaped(_joined(own[name], made), shape)
             del owner._parameters[name]
             owner.add_module(name, parameters[own[name]])
-        if names:
+        maker = parameters[own["weight"]].of if type(owner) is nn.Linear and "weight" in names else None
+        if isinstance(maker, Decoded) and maker.thin:
+            _go_through(owner, maker)
+        elif names:
             _make_when_called(owner, names)
         for name, buffer in list(owner._buffers.items()):
             if buffer is not None and (pieces := sources.get(f"{path}.{name}" if path else name)):
@@ -123,6 +141,16 @@ def _joined(pieces: tuple[Piece, ...], made: Mapping[str, nn.Module]) -> nn.Modu
         return made[pieces[0].tensor]
     ordered = sorted(pieces, key=lambda piece: (piece.index or 0, piece.start))
     return Stack([[made[piece.tensor] for piece in one] for _, one in groupby(ordered, lambda piece: piece.index)])
+
+
+def _go_through(owner: nn.Module, weight: Decoded) -> None:
+    """A linear layer of low rank multiplies by its two factors."""
+
+    def forward(x: Tensor) -> Tensor:
+        out = weight.through(x)
+        return out + owner._modules["bias"]() if owner._modules.get("bias") else out  # type: ignore[misc]
+
+    owner.forward = forward
 
 
 def _make_when_called(owner: nn.Module, names: tuple[str, ...]) -> None:
