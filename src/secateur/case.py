@@ -108,7 +108,8 @@ class Case:
         """Why this unit cannot have this edit, in words; None when it can."""
         if isinstance(edit, Channels) and unit.kind != "channels":
             return "its channels are not its own to give away"
-        if hasattr(edit, "refuses") and (why := edit.refuses(unit)):
+        own = getattr(edit, "refuses", None)
+        if own and (why := own(unit)):
             return why
         return self.format.refuses(*narrowed(unit, edit))
 
@@ -122,9 +123,11 @@ class Case:
 
     def flops(self, unit: Unit, edit: Edit) -> int:
         """What a unit computes for one token, or for one example of an image model."""
-        left = narrowed(unit, edit)[0].matrices
-        pairs = zip(unit.matrices, left, strict=True)
-        return round(math.fsum(self.stream.per_weight(unit, m) * one.size for m, one in pairs))
+        left, inner = narrowed(unit, edit)
+        own = None if getattr(self.format, "dense", False) else getattr(inner, "flops", None)
+        pairs = zip(unit.matrices, left.matrices, strict=True)
+        each = (self.stream.per_weight(unit, m) * (own(one) if own else one.size) for m, one in pairs)
+        return round(math.fsum(each))
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""

@@ -65,7 +65,7 @@ class Decoded(nn.Module):
     @property
     def thin(self) -> bool:
         """Whether it is the product of two thin matrices, through which an input can go one after the other."""
-        return hasattr(self.edit, "factors") and not self.transposed
+        return hasattr(self.edit, "factors")
 
     def through(self, x: Tensor) -> Tensor:
         """The matrix times `x` [..., cols], without making the matrix."""
@@ -100,7 +100,7 @@ def dress(network: nn.Module, sources: Sources, made: Mapping[str, nn.Module]) -
 
     `made` gives the modules of the checkpoint's tensors. Buffers that are on disk are filled in, in their own type.
     """
-    parameters: dict[tuple[Piece, ...], nn.Module] = {}
+    parameters: dict[tuple[Piece, ...], Shaped] = {}
     for path, owner in list(network.named_modules()):
         own = {name: sources.get(f"{path}.{name}" if path else name, ()) for name in owner._parameters}
         names = tuple(name for name, pieces in own.items() if pieces)
@@ -110,8 +110,8 @@ def dress(network: nn.Module, sources: Sources, made: Mapping[str, nn.Module]) -
                 parameters[own[name]] = Shaped(_joined(own[name], made), shape)
             del owner._parameters[name]
             owner.add_module(name, parameters[own[name]])
-        maker = parameters[own["weight"]].of if type(owner) is nn.Linear and "weight" in names else None
-        if isinstance(maker, Decoded) and maker.thin:
+        maker: Any = parameters[own["weight"]].of if "weight" in names else None
+        if isinstance(maker, Decoded) and maker.thin and _multiplies(owner, maker.transposed):
             _go_through(owner, maker)
         elif names:
             _make_when_called(owner, names)
@@ -141,6 +141,11 @@ def _joined(pieces: tuple[Piece, ...], made: Mapping[str, nn.Module]) -> nn.Modu
         return made[pieces[0].tensor]
     ordered = sorted(pieces, key=lambda piece: (piece.index or 0, piece.start))
     return Stack([[made[piece.tensor] for piece in one] for _, one in groupby(ordered, lambda piece: piece.index)])
+
+
+def _multiplies(owner: nn.Module, transposed: bool) -> bool:
+    """Whether all that a module does is to multiply an input by its weight and to add its bias."""
+    return type(owner).__name__ == "Conv1D" if transposed else type(owner) is nn.Linear  # GPT-2's own linear layer
 
 
 def _go_through(owner: nn.Module, weight: Decoded) -> None:

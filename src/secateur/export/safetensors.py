@@ -24,9 +24,10 @@ from secateur.types import Edit, Plan, Unit
 
 @dataclass(frozen=True)
 class Safetensors:
-    """Holds any edit, at the price of none: bytes are those of the uncut model."""
+    """Holds any edit, at the price of none: bytes are those of the uncut model, and so are the multiplications."""
 
     name: str = "safetensors"
+    dense: ClassVar[bool] = True
     disk: ClassVar[Shards] = Shards()
 
     def edits(self) -> tuple[Edit, ...]:

@@ -47,6 +47,8 @@ def test_bytes_and_multiplications_fall_to_the_share():
     assert edit.flops(one.matrices[0]) / one.size == pytest.approx(0.25, abs=0.01)
     assert edit.cost(one)["bytes"] == 2 * edit.flops(one.matrices[0])
     assert edit.cost(one)["bytes"] <= 0.25 * 2 * one.size
+    expert = Matrix("u.weight", 512, 2048, "u", index=3)
+    assert edit.flops(expert) == expert.size  # put together before it multiplies
 
 
 def test_it_is_written_and_read_like_any_edit():

@@ -14,7 +14,6 @@ from secateur.types import PlanError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from secateur.maths.lowrank import LowRank
     from secateur.types import Edit, Matrix, Unit
 
 #: shares of a matrix's numbers that menus offer
@@ -59,21 +58,27 @@ class Rank:
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
 
-    def flops(self, matrix: Matrix) -> int:
-        """Multiplications with additions for one input."""
+    def numbers(self, matrix: Matrix) -> int:
+        """How many numbers both factors hold."""
         return self.rank(matrix.rows, matrix.cols) * (matrix.rows + matrix.cols)
+
+    def flops(self, matrix: Matrix) -> int:
+        """Multiplications with additions for one input. Kernels and stacks of experts are put together again before
+        they multiply, so that they save bytes alone."""
+        return matrix.size if matrix.stored or matrix.index is not None else self.numbers(matrix)
 
     def refuses(self, unit: Unit) -> str | None:
         """Why a unit cannot have it, in words, or None."""
         for m in unit.matrices:
-            if self.flops(m) >= m.size:
+            if self.numbers(m) >= m.size:
                 return f"a matrix of {m.rows} x {m.cols} has no rank so low that it saves anything"
             group = getattr(self.inner, "group", 0)
             if odd := next((n for n in (m.rows, m.cols) if group and n % group), 0):
                 return f"factors of {odd} numbers do not divide into groups of {group}"
         return None
 
-    def grid(self, dtype: str = "float16") -> LowRank:
+    def grid(self, dtype: str = "float16") -> Any:
+        """A form and no grid: it is chosen for the matrix as a whole."""
         import torch
 
         from secateur.maths.lowrank import LowRank
