@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from secateur.channels import Groups
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._write import write_text
 from secateur.maths.grids import Coded
-from secateur.maths.settle import Task, settle_all
+from secateur.maths.settle import Task, settle_all, together
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
@@ -297,8 +297,11 @@ class Walk:
         return self.edits[unit.name].grid(self.case.dtype)  # type: ignore[attr-defined]
 
     def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
-        """The matrices of loaded units on their grids, settled side by side; those without a grid as they are."""
-        coded: dict[str, Coded] = {}
+        """The matrices of loaded units on their grids, settled side by side (as many as fill a sweep: each needs its
+        factors); those without a grid as they are."""
+        return {key: one for some in together(units, lambda unit: unit.size) for key, one in self._settled(some)}
+
+    def _settled(self, units: Sequence[Unit]) -> Iterator[tuple[str, Coded]]:
         tasks: dict[str, Task] = {}
         for unit in units:
             grid = self._grid(unit)
@@ -307,7 +310,7 @@ class Walk:
                 rows, cols = self._stay(unit, m)
                 w = view(self.case.stream.network, m)[rows][:, cols]
                 if grid is None:
-                    coded[m.key] = Coded(w.clone(), {})
+                    yield m.key, Coded(w.clone(), {})
                 else:
                     a, g = factors[m.key].a[cols][:, cols], factors[m.key].g[rows]
                     g = g if g.ndim == 1 else g[:, rows]
@@ -316,8 +319,7 @@ class Walk:
             self.found.damage += done.damage
             if done.bad_rows:
                 self.found.bad_rows.append({"unit": key, "rows": list(done.bad_rows)})
-            coded[key] = done.grid.code(done.values)
-        return coded
+            yield key, done.grid.code(done.values)
 
     def _vectors(self, unit: Unit) -> dict[str, Tensor]:
         """What goes with a unit's channels, as it has become, of the channels that stay."""

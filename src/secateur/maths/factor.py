@@ -11,8 +11,21 @@ from torch import Tensor
 
 def damped(a: Tensor, damp: float) -> Tensor:
     """`a` plus `damp` times its mean diagonal; dead directions (zero diagonal) get the same. Float64 in and out."""
-    mean = a.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(a.dtype).tiny)
-    return a + (damp * mean)[..., None, None] * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    out = a.clone()
+    out.diagonal(dim1=-2, dim2=-1).add_((damp * _mean(a))[..., None])
+    return out
+
+
+def damped_diagonal(a: Tensor, damp: float) -> Tensor:
+    """`damped` of a float32 statistic in float32: summed in float64, without a copy of it in float64."""
+    out, diagonal = a.float().clone(), a.diagonal(dim1=-2, dim2=-1).double()
+    mean = diagonal.mean(-1).clamp_min(torch.finfo(torch.float64).tiny)
+    out.diagonal(dim1=-2, dim2=-1).copy_(diagonal + (damp * mean)[..., None])
+    return out
+
+
+def _mean(a: Tensor) -> Tensor:
+    return a.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(a.dtype).tiny)
 
 
 def unit_upper(a: Tensor, damp: float = 0.01, tries: int = 8, step: int = 1) -> tuple[Tensor, Tensor, float]:
@@ -22,18 +35,28 @@ def unit_upper(a: Tensor, damp: float = 0.01, tries: int = 8, step: int = 1) -> 
     starts at `damp` and grows tenfold while the factor does not exist (rank-deficient or badly rounded statistics).
     With `step` > 1 the columns go in cells of that many: U is zero inside them, and d are blocks [cells, step, step].
     """
-    a = a.double()
-    a = (a + a.mT) / 2
     for _ in range(tries):
-        lower, info = torch.linalg.cholesky_ex(damped(a, damp).flip(-1, -2))
+        lower, info = torch.linalg.cholesky_ex(_turned(a, damp))
         if not bool(info.any()) and bool(torch.isfinite(lower).all()):
-            upper = lower.flip(-1, -2)
-            root = upper.diagonal(dim1=-2, dim2=-1)
-            u = upper / root[..., None, :]
-            eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-            return (u - eye, root**2, damp) if step == 1 else (*_by_cells(u, root**2, step), damp)
+            u = lower.flip(-1, -2)
+            del lower
+            root = u.diagonal(dim1=-2, dim2=-1).clone()
+            u /= root[..., None, :]
+            if step > 1:
+                return *_by_cells(u, root**2, step), damp
+            u.diagonal(dim1=-2, dim2=-1).zero_()
+            return u, root**2, damp
         damp = max(damp * 10, 1e-6)
     raise ValueError(f"no triangular factor even with damping {damp / 10:g}: the statistic holds NaN or Inf")
+
+
+def _turned(a: Tensor, damp: float) -> Tensor:
+    """The damped statistic in float64, symmetric to the last bit, last column and row first. At 11,008 columns every
+    copy of it takes a gigabyte: no more than two are alive at once."""
+    a = a.flip(-1, -2).double()
+    a = (a + a.mT).div_(2)
+    a.diagonal(dim1=-2, dim2=-1).add_((damp * _mean(a))[..., None])
+    return a
 
 
 def _by_cells(u: Tensor, d: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .factor import damped, unit_upper
+from .factor import damped_diagonal, unit_upper
 from .forms import is_form
 from .rounding import Job, damage, feedback, feedback_side_by_side, nearest, refit
 
@@ -38,12 +38,13 @@ class Metric:
         """From A [cols, cols] and G ([rows, rows], its diagonal, or None), for a grid that codes `step` columns at
         once. Dead inputs weigh what damping gives."""
         u, d, used = unit_upper(a, damp, step=step)
+        u = u.float()
         weight = None if step == 1 else d.diagonal(dim1=1, dim2=2).flatten().float()
-        a = damped(a.double(), used).float()
+        a = damped_diagonal(a, used)
         if g is None or g.ndim == 1:
-            return cls(a, g, u.float(), None, used, weight)
+            return cls(a, g, u, None, used, weight)
         v, _, under = unit_upper(g, damp)
-        return cls(a, damped(g.double(), under).float(), u.float(), v.float(), used, weight)
+        return cls(a, damped_diagonal(g, under), u, v.float(), used, weight)
 
     def sweep(self, w: Tensor, grid: Any) -> Tensor:
         """Error feedback, on both sides where the factors allow."""

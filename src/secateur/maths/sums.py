@@ -54,8 +54,10 @@ class Gram:
 
     def mean(self) -> Tensor:
         """The statistic, symmetric: what was summed above the diagonal stands below it as well."""
-        mean = self.total / max(self.tokens, 1)
-        return mean if self.diagonal else mean.triu() + mean.triu(1).mT
+        if self.diagonal:
+            return self.total / max(self.tokens, 1)
+        mean = self.total.triu().div_(max(self.tokens, 1))
+        return mean.add_(mean.triu(1).mT)
 
 
 @dataclass

@@ -112,14 +112,18 @@ class Collector:
         self.sizes[matrix.key].update(float(v.square().sum((1, 2)).mean()), n)
 
     def factors(self, tokens: int) -> dict[str, Factors]:
-        """What was gathered over a pass of `tokens` tokens (an expert sees only some of them)."""
-        out = {}
-        for key, gram in self.outputs.items():
-            a = self.inputs[self._of[key].tap].mean()
-            a = a / a.diagonal().sum().clamp_min(1e-30) * a.shape[0]
+        """What was gathered over a pass of `tokens` tokens (an expert sees only some of them), handed out: the sums
+        are gone afterwards."""
+        out: dict[str, Factors] = {}
+        seen: dict[str, Tensor] = {}
+        for key in list(self.outputs):
+            gram, tap = self.outputs.pop(key), self._of[key].tap
+            if tap not in seen:
+                a = self.inputs.pop(tap).mean()
+                seen[tap] = a.mul_(a.shape[0] / a.diagonal().sum().clamp_min(1e-30))
             # the traces' product is E[|x|^2 |g|^2], per token of the pass: that of G is, per token seen
-            g = gram.mean() / a.shape[0] * (gram.tokens / tokens)
-            out[key] = Factors(a, g, gram.tokens, self.sizes[key].relative_error)
+            g = gram.mean().mul_(gram.tokens / tokens / len(seen[tap]))
+            out[key] = Factors(seen[tap], g, gram.tokens, self.sizes[key].relative_error)
         return out
 
 
