@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -64,8 +64,10 @@ class Case:
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """What the format can write at all."""
-        return tuple(unit for unit in self.stream.anatomy.units if self.format.refuses(unit, Keep()) is None)
+        """What the format can write at all; tensor by tensor, where its runtime reads each on its own."""
+        units = (unit for unit in self.stream.anatomy.units if self.format.refuses(unit, Keep()) is None)
+        split = getattr(self.format, "tensors_apart", False)
+        return tuple(one for unit in units for one in (apart(unit) if split else (unit,)))
 
     @cached_property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -144,6 +146,16 @@ class Case:
     def text(self) -> str:
         """A short hash of the windows that statistics are gathered on."""
         return self.stream.digest(self.calib, self.check)
+
+
+def apart(unit: Unit) -> tuple[Unit, ...]:
+    """The layers of a unit that runtimes fuse (q, k and v) as units of their own; others stay as they are."""
+    if unit.kind != "linear" or len({m.tensor for m in unit.matrices}) < 2:
+        return (unit,)
+    layers: dict[str, list[Matrix]] = {}
+    for matrix in unit.matrices:
+        layers.setdefault(place(matrix).module, []).append(matrix)
+    return tuple(replace(unit, name=name, matrices=tuple(some)) for name, some in layers.items())
 
 
 def joined(units: Sequence[Unit]) -> Unit:

@@ -72,7 +72,10 @@ class Disk(Protocol):
 
 
 class Format(Protocol):
-    """A way to lie on disk. What `layout` announces, `encode` makes: the price of an edit is what is written."""
+    """A way to lie on disk. What `layout` announces, `encode` makes: the price of an edit is what is written.
+
+    A format whose readers take every tensor on its own, and do not fuse q, k and v, says so: `tensors_apart = True`.
+    """
 
     @property
     def name(self) -> str: ...

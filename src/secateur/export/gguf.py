@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class Gguf:
     source: Checkpoint | None = None
     anatomy: Anatomy | None = None
     name: str = "gguf"
+    tensors_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.anatomy is not None and self.source is None:
@@ -84,7 +85,7 @@ class Gguf:
             return None
         if not isinstance(edit, Ggml):
             return "llama.cpp has no such grid: it has its own block types, like ggml('q4_k')"
-        return next(filter(None, (edit.refuses(m.cols) for m in unit.matrices)), None)
+        return edit.refuses(unit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
         """Every tensor has its own type."""

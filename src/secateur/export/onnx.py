@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class Onnx:
     source: Checkpoint | None = None
     anatomy: Anatomy | None = None
     name: str = "onnx"
+    tensors_apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.source is not None:

@@ -45,6 +45,7 @@ class Packed:
 
     name: str = "packed"
     disk: ClassVar[Shards] = Shards("packed")
+    tensors_apart: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())

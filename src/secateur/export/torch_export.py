@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class TorchExport:
     network: nn.Module | None = None
     prepare: Prepare | None = None
     name: str = "torch-export"
+    tensors_apart: ClassVar[bool] = True
 
     @property
     def disk(self) -> TorchExport:

@@ -146,8 +146,11 @@ def test_grids_have_the_edit_s_numbers():
 
 
 def test_rows_of_blocks():
-    assert Ggml("q6_k").refuses(512) is None and Ggml("q8_0").refuses(96) is None
-    assert Ggml("q6_k").refuses(96) == "rows of 96 weights are not whole blocks of 256"
+    def of(cols):
+        return Unit("u", "linear", (Matrix("u", 8, 512, "u"), Matrix("v", 8, cols, "u")))
+
+    assert Ggml("q6_k").refuses(of(512)) is None and Ggml("q8_0").refuses(of(96)) is None
+    assert Ggml("q6_k").refuses(of(96)) == "rows of 96 weights are not whole blocks of 256"
 
 
 CODED = [edit for edit in ALL if edit != Keep() and not isinstance(edit, Ggml)]  # theirs: tests/maths/grids

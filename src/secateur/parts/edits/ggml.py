@@ -38,9 +38,10 @@ class Ggml:
         """Weights in a block; rows are whole blocks."""
         return blocks.block_weights(self.kind)
 
-    def refuses(self, cols: int) -> str | None:
-        """Why rows of `cols` weights cannot be had, in words; None when they can."""
-        return f"rows of {cols} weights are not whole blocks of {self.group}" if cols % self.group else None
+    def refuses(self, unit: Unit) -> str | None:
+        """Why this unit cannot have it, in words; None when it can."""
+        odd = next((m.cols for m in unit.matrices if m.cols % self.group), None)
+        return f"rows of {odd} weights are not whole blocks of {self.group}" if odd else None
 
     def cost(self, unit: Unit) -> dict[str, float]:
         return payload_cost(self, unit)
