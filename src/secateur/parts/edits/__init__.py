@@ -27,6 +27,7 @@ from secateur.types import Edit, PlanError, Unit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from secateur.maths.forms import Form
     from secateur.maths.grids import Grid
 
 #: bytes of a stored number, by safetensors' name; "" is the model's own 16-bit type
@@ -52,10 +53,10 @@ class Part:
 
 
 class GridEdit(Protocol):
-    """An edit that puts weights on a grid."""
+    """An edit that puts weights on a grid, or a matrix into a form."""
 
     def cost(self, unit: Unit) -> dict[str, float]: ...
-    def grid(self, dtype: str = "float16") -> Grid | None: ...
+    def grid(self, dtype: str = "float16") -> Grid | Form | None: ...
     def payload(self, rows: int, cols: int) -> dict[str, Part]: ...
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor: ...
 
