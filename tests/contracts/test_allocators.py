@@ -19,7 +19,7 @@ EDITS = tuple(map(parse, [*(f"int(bits={bits}, group=64)" for bits in BITS), "ke
 
 EVERY = pytest.mark.parametrize("allocator", [pytest.param(allocate.find(name), id=name) for name in allocate.names()])
 #: those that may leave a budget unmet that others can meet
-NARROW = {"uniform", "greedy", "layerwise_quant", "uvc"}
+NARROW = {"uniform", "greedy", "layerwise_quant", "uvc", "augmented_hessians"}
 
 
 def make(seed=0, blocks=4, fixed=1000.0, alike=False):

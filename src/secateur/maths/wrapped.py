@@ -6,12 +6,18 @@ W is nearly A (S * M) B with a mask M that keeps two of every four along a row. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from .grids import Coded
+from .patterns import Pattern
+from .settle import Metric, Settled
+
+TWO_OF_FOUR = Pattern(0, 2, 4)
 #: the six ways to keep two of four
 PAIRS = tuple(combinations(range(4), 2))
 
@@ -144,3 +150,53 @@ class Wrapping:
         groups = self.block // 4
         drawn = drawn.to(steep.device)
         return drawn // groups, drawn % groups
+
+
+#: steps and rate of the search that a plan is carried out with and of the one that only asks for the damage, and the
+#: share of the latter's damage that the former leaves
+FULL, QUICK, RATE, LEFT = 100, 30, 1e-2, 0.75
+
+
+@dataclass(frozen=True)
+class WrappedForm:
+    """Wrappers with blocks of `block` and a 2:4 core, all kept as `dtype`."""
+
+    block: int
+    dtype: torch.dtype = torch.float16
+
+    def settle(self, w: Tensor, a: Tensor, g: Tensor | None, sides: int = 2) -> Settled:
+        """The search looks at A's diagonal alone, whatever `sides`; the damage is counted in the whole metric."""
+        found = self._found(w, a, FULL)
+        held = FittedWrapped(*(x.to(self.dtype) for x in (found.left, found.core, found.right)))
+        return Settled(held.values, held, _damage(w - held.values, a, g))
+
+    def losses(self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[WrappedForm]) -> list[float]:
+        """A short search for each size of the blocks."""
+        return [LEFT * _damage(w - form._found(w, a, QUICK).values, a, g) for form in forms]
+
+    def _found(self, w: Tensor, a: Tensor, steps: int) -> Wrapped:
+        random = torch.Generator().manual_seed(0)
+        return Wrapping(self.block, steps, RATE)(w.float(), a.diagonal().float().clamp_min(1e-12), random)
+
+
+@dataclass(frozen=True)
+class FittedWrapped:
+    """What a file holds: both wrappers, and the core, each as the file's numbers."""
+
+    left: Tensor
+    core: Tensor
+    right: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        return product(self.left.float(), self.core.float(), self.right.float())
+
+    def code(self, values: Tensor) -> Coded:
+        """The payload; `values` are those of `settle`. A core that holds a zero keeps it in its place."""
+        mask = TWO_OF_FOUR.mask(self.core.float().abs())
+        kept = {"left": self.left, "right": self.right, "values": self.core[mask], "mask": TWO_OF_FOUR.codes(mask)}
+        return Coded(values, kept)
+
+
+def _damage(error: Tensor, a: Tensor, g: Tensor | None) -> float:
+    return float(Metric.of(a, g).damage(error))
