@@ -24,6 +24,7 @@ KNOBS = {
     "channels": [{"keep": 0.5}],  # no grid of its own: tests/parts/test_narrow.py
     "ggml": [{"kind": kind} for kind in (*SCALARS, *BOOKS)],
     "rank": [{"keep": 0.5}],  # a form: tests/maths/test_lowrank.py
+    "sparse": [{"keep": 0.5}],  # a form: tests/maths/test_sparse.py
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},
