@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 
 from secateur.export import _blocks, _graph  # noqa: E402
 from secateur.export._graph import DATA, FILE, session, widths  # noqa: E402
-from secateur.export.onnx import Onnx, _run  # noqa: E402
+from secateur.export.onnx import Onnx, run  # noqa: E402
 from secateur.parts.reading import open_reading  # noqa: E402
 
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
@@ -107,8 +107,8 @@ def test_a_model_runs_in_the_runtime(tiny, cutter, tmp_path, family, dtype):
     for one in onnx.load(str(files[1])).graph.initializer:  # any reader finds them where the graph says they are
         assert one.name not in stored or numpy_helper.to_array(one).shape == cut.layouts[one.name][1]
 
-    whole = _run(files[1], cut.tokens)
-    assert torch.allclose(_run(files[1], cut.tokens[:1, :1]), whole[:1, :1], atol=0.05 * float(whole.abs().max()))
+    whole = run(files[1], cut.tokens)
+    assert torch.allclose(run(files[1], cut.tokens[:1, :1]), whole[:1, :1], atol=0.05 * float(whole.abs().max()))
     with pytest.raises(ExportError, match="its logits differ"):
         cut.format.verify(tmp_path, cut.logits * 1.01, cut.tokens)
     assert not list(tmp_path.glob(".*.onnx"))

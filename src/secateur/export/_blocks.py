@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.export._dense import FLOATS
+from secateur.export._graph import Kind
 from secateur.export._write import Layout
 from secateur.maths.packing import pack
 from secateur.model.checkpoint import DTYPES
@@ -42,8 +43,9 @@ def refuses(edit: Edit) -> str | None:
     return None
 
 
-def layout(matrix: Matrix, edit: Int, dtype: str) -> dict[str, Layout]:
-    """Types and shapes of a matrix's tensors by name; `dtype` is torch's name of the model's own type."""
+def layout(matrix: Matrix, edit: Int, dtype: str, looked_up: bool = False) -> dict[str, Layout]:
+    """Types and shapes of a matrix's tensors by name; `dtype` is torch's name of the model's own type. Matrices that
+    are looked up lie as all others do."""
     groups = edit.groups(matrix.cols)
     out: dict[str, Layout] = {
         f"{matrix.key}.codes": ("U8", (matrix.rows, groups, edit.group * edit.bits // 8)),
@@ -54,7 +56,9 @@ def layout(matrix: Matrix, edit: Int, dtype: str) -> dict[str, Layout]:
     return out
 
 
-def encode(matrix: Matrix, edit: Int, tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+def encode(
+    matrix: Matrix, edit: Int, tensors: Mapping[str, Tensor], dtype: str, looked_up: bool = False
+) -> dict[str, Tensor]:
     """Those tensors, from a matrix's codes, scales and zero points."""
     made = layout(matrix, edit, dtype)
     levels, middle = 2**edit.bits, 2 ** (edit.bits - 1) if edit.symmetric else 0
@@ -70,10 +74,15 @@ def encode(matrix: Matrix, edit: Int, tensors: Mapping[str, Tensor], dtype: str)
     return out
 
 
+def kinds(matrix: Matrix, edit: Int, looked_up: bool) -> dict[str, Kind]:
+    """The operators take all that is packed for bytes, as it is."""
+    return {}
+
+
 class Blocks(nn.Module):
     """A stored matrix, and what every operator must be told of it."""
 
-    def __init__(self, matrix: Matrix, edit: Int, held: Mapping[str, Tensor]):
+    def __init__(self, matrix: Matrix, edit: Int, held: Mapping[str, Tensor], looked_up: bool = False):
         super().__init__()
         self.rows, self.cols, self.edit = matrix.rows, matrix.cols, edit
         for name in ("codes", "scale") if edit.symmetric else ("codes", "scale", "zero"):

@@ -27,6 +27,8 @@ FILE, DATA = "model.onnx", "model.onnx.data"
 ALIGN = 64
 #: files of this opset need no runtime newer than what runs them needs anyway; 25 would shut most of them out
 OPSET = 18
+#: what the graph takes a stored tensor for: the name of ONNX's number type, and the shape
+Kind = tuple[str, tuple[int, ...]]
 _GET = "pip install 'secateur[onnx]'"
 
 
@@ -51,15 +53,24 @@ def padded(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def graph(program: torch.export.ExportedProgram, inputs: str, outputs: str, held: Mapping[str, Tensor]) -> Any:
-    """The ONNX graph of a traced network, its stored tensors under the names that `held` has for them."""
+def graph(
+    program: torch.export.ExportedProgram,
+    inputs: str,
+    outputs: str,
+    held: Mapping[str, Tensor],
+    opset: int = OPSET,
+    kinds: Mapping[str, Kind] | None = None,
+) -> Any:
+    """The ONNX graph of a traced network, its stored tensors under the names that `held` has for them; those of
+    `kinds` are bytes to torch and something else to ONNX."""
+    from onnxscript import ir
     from onnxscript.optimizer import optimize_ir
 
     with quiet():
         made: Any = torch.onnx.export(
             program,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[inputs],
             output_names=[outputs],
             optimize=False,
@@ -73,6 +84,9 @@ def graph(program: torch.export.ExportedProgram, inputs: str, outputs: str, held
                 value.name = name
                 # while it has no numbers, nothing is folded into float32, and twins by chance are not made one
                 values[name], value.const_value = value.const_value, None
+                if name in (kinds or {}):
+                    number, shape = (kinds or {})[name]
+                    value.dtype, value.shape = ir.DataType[number], ir.Shape(shape)
         optimize_ir(model)
         for name, value in model.graph.initializers.items():
             value.const_value = values.get(name, value.const_value)
@@ -97,7 +111,7 @@ def save(model: Any, held: Mapping[str, Tensor], folder: Path, about: Mapping[st
             value = model.graph.initializers.get(name)
             if value is None:
                 raise ExportError(f"`{name}` is not in the graph that was traced", "please report this")
-            kind, shape = value.const_value.dtype, value.const_value.shape
+            kind, shape = value.dtype or value.const_value.dtype, value.shape or value.const_value.shape
             value.const_value = ir.ExternalTensor(
                 DATA, at, tensor.nbytes, kind, shape=shape, name=name, base_dir=folder
             )

@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from secateur.export import Finished, _blocks
-from secateur.export._blocks import Blocks, Gather, Multiply
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._dress import decoded, dress
-from secateur.export._graph import DATA, FILE, graph, padded, ready, save, session, widths
+from secateur.export._graph import DATA, FILE, OPSET, graph, padded, ready, save, session, widths
 from secateur.export._pictures import OnnxPictures
 from secateur.export._verify import compare
 from secateur.export._write import Layout, layout_bytes, write_config
@@ -50,6 +50,8 @@ class Onnx:
     anatomy: Anatomy | None = None
     name: str = "onnx"
     tensors_apart: ClassVar[bool] = True
+    operators: ClassVar[ModuleType] = _blocks  # how matrices lie, and what computes with them
+    opset: ClassVar[int] = OPSET
 
     def __post_init__(self) -> None:
         if self.source is not None:
@@ -72,9 +74,9 @@ class Onnx:
             return None
         if unit.kind == "experts":
             return "experts in one tensor have an operator of their own in ONNX Runtime, which is not written yet"
-        if isinstance(edit, Int) and self.source is not None and edit.bits not in widths():
+        if self.operators is _blocks and isinstance(edit, Int) and self.source and edit.bits not in widths():
             return f"the installed ONNX Runtime does not run integers of {edit.bits} bits"
-        return _blocks.refuses(edit) or groups_refuse(unit, edit)
+        return self.operators.refuses(edit) or groups_refuse(unit, edit)
 
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
         """Every node has bits and blocks of its own."""
@@ -83,12 +85,14 @@ class Onnx:
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
         if not isinstance(edit, Int):
             return dense_layout(unit, dtype)
-        return {name: one for m in unit.matrices for name, one in _blocks.layout(m, edit, dtype).items()}
+        made = (self.operators.layout(m, edit, dtype, unit.kind == "embedding") for m in unit.matrices)
+        return {name: one for some in made for name, one in some.items()}
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
         if not isinstance(edit, Int):
             return dense_encode(unit, coded, dtype)
-        made = [_blocks.encode(m, edit, coded[m.key].tensors, dtype) for m in unit.matrices]
+        looked_up = unit.kind == "embedding"
+        made = [self.operators.encode(m, edit, coded[m.key].tensors, dtype, looked_up) for m in unit.matrices]
         return {name: tensor for one in made for name, tensor in one.items()}
 
     def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
@@ -112,7 +116,14 @@ class Onnx:
         held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
         network = self._exchanged(finished, held)
         called = str(self.source.folder)
-        model = graph(traced(network, called), "tokens", "logits", held)
+        kinds = {
+            name: kind
+            for unit in finished.units
+            if isinstance(edit := finished.edits[unit.name], Int)
+            for m in unit.matrices
+            for name, kind in self.operators.kinds(m, edit, unit.kind == "embedding").items()
+        }
+        model = graph(traced(network, called), "tokens", "logits", held, self.opset, kinds)
         return save(model, held, folder, {"secateur.model": called})
 
     def files(self, folder: Path) -> list[Path]:
@@ -131,13 +142,13 @@ class Onnx:
         import onnxruntime
 
         said = f"onnxruntime {onnxruntime.__version__}"
-        shipped = _run(folder / FILE, tokens)
+        shipped = run(folder / FILE, tokens)
         if reference_logits is None:
             return {"verified_in": f"{said} (run, nothing compared)", "logit_error": None}
         exact = folder / ".exact.onnx"
         try:
             _rewrite_exact(folder / FILE, exact)
-            error = compare(_run(exact, tokens), reference_logits, folder)
+            error = compare(run(exact, tokens), reference_logits, folder)
         finally:
             exact.unlink(missing_ok=True)
         rounded = compare(shipped, reference_logits, folder, ROUNDED_LIMIT)
@@ -154,22 +165,24 @@ class Onnx:
         network = skeleton(self.source)
         for unit, edit in cut.items():
             for matrix in unit.matrices:
-                self._exchange(network, unit, matrix, Blocks(matrix, edit, held), made)
+                blocks = self.operators.Blocks(matrix, edit, held, unit.kind == "embedding")
+                self._exchange(network, unit, matrix, blocks, made)
         return dress(network, self.anatomy.sources, made)
 
     def _exchange(
-        self, network: nn.Module, unit: Unit, matrix: Matrix, blocks: Blocks, made: Mapping[str, nn.Module]
+        self, network: nn.Module, unit: Unit, matrix: Matrix, blocks: nn.Module, made: Mapping[str, nn.Module]
     ) -> None:
         assert self.anatomy is not None
         path = place(matrix).module
         if unit.kind != "embedding":
-            _replace(network, path, Multiply(blocks, self._bias(path, made)))
+            _replace(network, path, self.operators.Multiply(blocks, self._bias(path, made)))
             return
         old: Any = network.get_submodule(path)
         factor = getattr(old, "embed_scale", None)
-        _replace(network, path, Gather(blocks, None if factor is None else torch.as_tensor(factor).float()))
+        scaled = None if factor is None else torch.as_tensor(factor).float()
+        _replace(network, path, self.operators.Gather(blocks, scaled))
         if self.anatomy.tied:
-            _replace(network, self.anatomy.head, Multiply(blocks, self._bias(self.anatomy.head, made)))
+            _replace(network, self.anatomy.head, self.operators.Multiply(blocks, self._bias(self.anatomy.head, made)))
 
     def _bias(self, path: str, made: Mapping[str, nn.Module]) -> nn.Module | None:
         assert self.anatomy is not None
@@ -182,7 +195,7 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
     setattr(network.get_submodule(parent), name, module)
 
 
-def _run(file: Path, tokens: Tensor) -> Tensor:
+def run(file: Path, tokens: Tensor) -> Tensor:
     """Logits of a file as ONNX Runtime gives them."""
     try:
         (logits,) = session(file).run(None, {"tokens": tokens.cpu().numpy()})
