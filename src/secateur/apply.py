@@ -20,24 +20,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.case import Case, Samples, Tell, compare, open_case, silent, work_folder
+from secateur.case import Case, Samples, Tell, also, compare, open_case, silent, work_folder
 from secateur.channels import Groups
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._write import write_text
+from secateur.maths.channels import refitted
 from secateur.maths.grids import Coded
 from secateur.maths.settle import Task, settle_all, together
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
-from secateur.model.load import trim
-from secateur.model.matrix import put, view
+from secateur.model.load import SHAPES, trim
+from secateur.model.matrix import place, put, view
 from secateur.model.parked import States, load, parked, save
 from secateur.model.whole import Whole
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
+from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
+from secateur.parts.left import count, narrowed, removal, stays, told, vector_stays
 from secateur.parts.menus import check_model, load_menu, load_plan
-from secateur.parts.narrow import narrowed, stays
 from secateur.price import spent
 from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
 from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
@@ -133,9 +136,9 @@ def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
     if missing or strange:
         what = f"it does not name `{missing[0]}`" if missing else f"it names `{strange[0]}`, which is not in the model"
         raise PlanError(f"this plan does not fit {case.checkpoint.folder}: {what}", "plan again from this model's menu")
-    for unit in case.row_units():
-        if why := case.refuses(unit, plan.edits[unit.name]):
-            raise PlanError(f"`{unit.name}` cannot be {text(plan.edits[unit.name])}: {why}", "choose another edit")
+    for row, units in case.rows.items():
+        if why := next(filter(None, (case.refuses(unit, plan.edits[row]) for unit in units)), None):
+            raise PlanError(f"`{row}` cannot be {text(plan.edits[row])}: {why}", "choose another edit")
     return {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
 
 
@@ -201,7 +204,7 @@ class Walk:
         """The comparison of both networks on the held-back text, and the cut one's logits on `some`."""
         stream = self.case.stream
         n = len(stream.blocks)
-        self.factors.gather([u for u in self.case.units if self._grid(u) is not None or u.kind == "channels"])
+        self.factors.gather([u for u in self.case.units if self._grid(u) is not None or self._fewer(u)])
         done, plain, cut = self._taken_up() or self._begun()
         for i in range(done, n):
             tell("cutting", i, n)
@@ -209,7 +212,9 @@ class Walk:
             with stream.loaded(stream.blocks[i]):
                 stream.through(i, plain, after[0])
                 self._narrow(tell)
-                self._cut([unit for unit in self.case.units if unit.block == i])
+                mine = [unit for unit in self.case.units if unit.block == i]
+                self._choose(mine)
+                self._cut(mine)
                 trim()
                 stream.through(i, cut, after[1])
             plain, cut = after
@@ -262,8 +267,8 @@ class Walk:
         return told["done"], plain, cut
 
     def _narrow(self, tell: Tell) -> None:
-        """Take channels away where the plan says so, and keep what that renews in the rest of the network."""
-        if not any(isinstance(edit, Channels) for edit in self.edits.values()):
+        """Take channels of an image model away where the plan says so, and keep what that renews in the rest of it."""
+        if not self.case.groups or not any(isinstance(edit, Channels) for edit in self.edits.values()):
             return
         tell("narrowing", 0, 1)
         case = self.case
@@ -272,6 +277,22 @@ class Walk:
         state = case.stream.network.state_dict()
         Parts(self.work).save("renewed", {name: state[name].cpu().contiguous() for name in case.rest})
         tell("narrowing", 1, 1)
+
+    def _fewer(self, unit: Unit) -> bool:
+        """Whether a unit is to lose channels or heads."""
+        return unit.kind == "channels" or isinstance(self.edits[unit.name], Channels | Heads)
+
+    def _choose(self, units: Sequence[Unit]) -> None:
+        """Which channels and KV heads stay, of a loaded block's parts that are to lose some."""
+        for unit in units:
+            edit = self.edits[unit.name]
+            if unit.side is not None and unit.side.mixes and isinstance(edit, Channels | Heads):
+                (m,) = unit.matrices
+                kept = removal(unit, view(self.case.stream.network, m), self.factors(unit)[m.key]).kept(
+                    edit.left(count(unit))
+                )
+                same = (one.name for one in units if one.side is not None and one.side.part == unit.side.part)
+                self.kept |= dict.fromkeys(same, kept)
 
     def _cut_loaded(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
         with self.case.stream.loaded(*modules_of(self.case, units)):
@@ -283,6 +304,10 @@ class Walk:
         coded, dtype = self._rounded(units), self.case.dtype_of
         for unit in units:
             left, edit = narrowed(unit, self.edits[unit.name])
+            if not left.matrices:
+                self._drop(unit)
+                Parts(self.work / "parts").save(str(self.case.units.index(unit)), {})
+                continue
             mine = {m.key: coded[m.key] for m in unit.matrices}
             tensors = self.case.format.encode(left, edit, mine, dtype(unit, edit)) | self._vectors(unit)
             Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
@@ -293,8 +318,17 @@ class Walk:
                     out[m] = seen
         return out
 
+    def _drop(self, unit: Unit) -> None:
+        """A unit that is gone: what mixes gives zeros."""
+        network = self.case.stream.network
+        for m in unit.matrices:
+            put(network, m, torch.zeros(m.rows, m.cols))
+        bias = getattr(network.get_submodule(place(unit.matrices[0]).module), "bias", None)
+        if unit.side is not None and unit.side.mixes and bias is not None:
+            bias.zero_()
+
     def _grid(self, unit: Unit) -> Any:
-        return self.edits[unit.name].grid(self.case.dtype)  # type: ignore[attr-defined]
+        return narrowed(unit, self.edits[unit.name])[1].grid(self.case.dtype)  # type: ignore[attr-defined]
 
     def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
         """The matrices of loaded units on their grids, settled side by side (as many as fill a sweep: each needs its
@@ -304,13 +338,18 @@ class Walk:
     def _settled(self, units: Sequence[Unit]) -> Iterator[tuple[str, Coded]]:
         tasks: dict[str, Task] = {}
         for unit in units:
+            if isinstance(self.edits[unit.name], Drop):
+                continue
             grid = self._grid(unit)
-            factors = {} if grid is None else self.factors(unit)
+            mixes = unit.side is not None and unit.side.mixes and unit.name in self.kept
+            factors = {} if grid is None and not mixes else self.factors(unit)
             for m in unit.matrices:
                 rows, cols = self._stay(unit, m)
-                w = view(self.case.stream.network, m)[rows][:, cols]
+                w = view(self.case.stream.network, m)[rows]
+                w = refitted(w, factors[m.key].a.to(w.device), cols.to(w.device)) if mixes else w[:, cols]
                 if grid is None:
-                    yield m.key, Coded(w.clone(), {})
+                    kept = w.to(getattr(torch, self.case.dtype_of(unit, self.edits[unit.name]))).float() if mixes else w
+                    yield m.key, Coded(kept.clone(), {})
                 else:
                     a, g = factors[m.key].a[cols][:, cols], factors[m.key].g[rows]
                     g = g if g.ndim == 1 else g[:, rows]
@@ -322,13 +361,23 @@ class Walk:
             yield key, done.grid.code(done.values)
 
     def _vectors(self, unit: Unit) -> dict[str, Tensor]:
-        """What goes with a unit's channels, as it has become, of the channels that stay."""
+        """What goes with a unit's channels, as it has become, of those that stay; and what stays with any."""
+        if unit.side is not None:
+            return self._beside(unit)
         if not unit.vectors:
             return {}
         state = self.case.stream.network.state_dict()
         kept = self.kept.get(unit.name, slice(None))
         tensors = {name: state[name][kept].to(self.case.checkpoint.read(name).dtype) for name in unit.vectors}
         return self.case.format.disk.encode_rest({name: value.cpu().contiguous() for name, value in tensors.items()})
+
+    def _beside(self, unit: Unit) -> dict[str, Tensor]:
+        """Biases and norms of a unit of a language model; no cut renews them."""
+        stored = {name: self.case.checkpoint.read(name) for name in (*unit.vectors, *also(unit))}
+        if unit.name in self.kept:
+            stored |= {name: stored[name][vector_stays(unit, name, self.kept[unit.name])] for name in unit.vectors}
+        own = self.case.format.disk.encode_rest({})
+        return {name: x for name, x in self.case.format.disk.encode_rest(stored).items() if name not in own}
 
     def _spread(self, unit: Unit, matrix: Matrix, values: Tensor) -> Tensor:
         """Values of what stays of a matrix in the shape that it had, zeros elsewhere."""
@@ -371,7 +420,9 @@ def _finish(
     pieces = (*map(str, range(len(case.units))), "rest")
     files = disk.write(Finished(parts, pieces, units, inner), made)
     companions(case.checkpoint.folder, made)
-    case.format.finish(made, case.checkpoint.config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
+    gone = told(case.units, units)
+    config = {**case.checkpoint.config, **({SHAPES: gone} if gone else {})}
+    case.format.finish(made, config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
     written = disk.priced(files)
     if written != quoted:
         raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,17 @@ from secateur.model.held import Held
 from secateur.model.matrix import place
 from secateur.model.parked import States
 from secateur.model.pictures import parted, read_pictures
+from secateur.model.sides import with_sides
 from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
+from secateur.parts.edits.both import Both
 from secateur.parts.edits.channels import Channels
+from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
-from secateur.parts.narrow import narrowed
+from secateur.parts.left import Shaping, count, narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, ExportError, Matrix, ModelError, PlanError, SecateurError, Unit
@@ -61,6 +66,7 @@ class Case:
     held: Samples  # to report on
     device: torch.device
     kinds: tuple[str, ...] = (edits_.BITS,)  # of edits, that menus are to offer
+    apart: bool = False  # every unit is a row of the menu, also where two can lose their shape together
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -81,18 +87,27 @@ class Case:
         unwanted = ("a copy of", "this architecture")
         dropped = {name for name, why in self.stream.anatomy.skipped if why.startswith(unwanted)}
         cut = {matrix.tensor for unit in self.units for matrix in unit.matrices}
-        cut |= {name for unit in self.units for name in unit.vectors}
+        cut |= {name for unit in self.units for name in (*unit.vectors, *also(unit))}
         return tuple(sorted(set(self.checkpoint.tensors) - cut - dropped))
 
     @cached_property
     def rows(self) -> Mapping[str, tuple[Unit, ...]]:
-        """The units of every row of the menu, by its name: one, or all those to which the format gives one edit."""
+        """The units of every row of the menu, by its name: one, all those to which the format gives one edit, or both
+        sides of what can lose its shape (of all blocks, where a format holds one shape for all)."""
         groups = self.format.alike(self.units)
         group_of = {name: group for group in groups for name in group}
         found: dict[tuple[str, ...], list[Unit]] = {}
         for unit in self.units:
-            found.setdefault(group_of.get(unit.name, (unit.name,)), []).append(unit)
+            key = group_of.get(unit.name, (unit.name,))
+            if unit.side is not None and not self.apart:
+                key = (unit.side.part if shapes_of(self.format) == "any" else unit.side.part.rpartition(".")[2],)
+            found.setdefault(key, []).append(unit)
         return {joined(units).name: tuple(units) for units in found.values()}
+
+    @property
+    def shaped(self) -> bool:
+        """Whether attentions and MLPs of a language model may get smaller."""
+        return any(unit.side is not None for unit in self.units)
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -108,28 +123,43 @@ class Case:
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
-        if isinstance(edit, Channels) and unit.kind != "channels":
-            return "its channels are not its own to give away"
         own = getattr(edit, "refuses", None)
-        if own and (why := own(unit)):
+        if why := _misfit(unit, edit) or (own and own(unit)):
             return why
-        return self.format.refuses(*narrowed(unit, edit))
+        left, inner = narrowed(unit, edit)
+        if not left.matrices:
+            return getattr(self.format, "keeps", lambda unit: None)(unit)
+        own = getattr(inner, "refuses", None)
+        return (own and inner is not edit and own(left)) or self.format.refuses(left, inner)
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
         """Every tensor that the file will hold for this unit."""
         left, inner = narrowed(unit, edit)
+        if not left.matrices:
+            return {}
         out = self.format.layout(left, inner, self.dtype_of(unit, edit))
-        stored = {name: self.checkpoint.tensors[name] for name in unit.vectors}
-        n = left.matrices[0].rows
-        return out | self.format.disk.layout_rest({name: (entry.dtype, (n,)) for name, entry in stored.items()})
+        n, stored = count(unit), self.checkpoint.tensors
+        share = Fraction(edit.left(n), n) if n and isinstance(edit, Shaping) else 1
+        beside = {name: (stored[name].dtype, (int(stored[name].size * share),)) for name in unit.vectors}
+        beside |= {name: (stored[name].dtype, stored[name].shape) for name in also(unit)}
+        own = self.format.disk.layout_rest({})  # the file's own tensors are no unit's
+        return out | {name: one for name, one in self.format.disk.layout_rest(beside).items() if name not in own}
 
     def flops(self, unit: Unit, edit: Edit) -> int:
         """What a unit computes for one token, or for one example of an image model."""
         left, inner = narrowed(unit, edit)
         own = None if getattr(self.format, "dense", False) else getattr(inner, "flops", None)
-        pairs = zip(unit.matrices, left.matrices, strict=True)
+        pairs = zip(unit.matrices, left.matrices, strict=False)  # nothing is left of what is gone
         each = (self.stream.per_weight(unit, m) * (own(one) if own else one.size) for m, one in pairs)
         return round(math.fsum(each))
+
+    def kv(self, unit: Unit, edit: Edit) -> int:
+        """Bytes of keys and values that a token leaves behind for a unit, at 16 bits a number."""
+        if unit.side is None or unit.side.by != "heads" or unit.side.mixes or isinstance(edit, Drop):
+            return 0
+        _, key, value = (width for section in unit.side.per for width in section)
+        n = count(unit)
+        return 2 * (key + value) * (edit.left(n) if isinstance(edit, Shaping) else n)
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""
@@ -160,6 +190,8 @@ def apart(unit: Unit) -> tuple[Unit, ...]:
 
 def joined(units: Sequence[Unit]) -> Unit:
     """Units that must be cut alike as one; its name has a `*` where theirs differ."""
+    if len(units) == 1:
+        return replace(units[0], side=None)
     words = zip(*(unit.name.split(".") for unit in units), strict=False)
     name = ".".join(same[0] if len(set(same)) == 1 else "*" for same in words)
     vectors = tuple(name for unit in units for name in unit.vectors)
@@ -178,15 +210,15 @@ def open_case(
 ) -> Case:
     """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
     many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures. `kinds` of edits are
-    what a menu will offer; with "channels", layers whose channels can go are units of their own (image models only)."""
+    what a menu will offer; with "channels", layers of an image model whose channels can go are units of their own."""
     at = device_of(device)
     if is_vision(model):
         return _of_pictures(model, data, format, samples, seed, at, kinds)
-    if "channels" in kinds:
-        raise ModelError(f"{model} is a language model, and channels are taken from image models", "cap bytes or bits")
     samples = 128 if samples is None else samples
     checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
+    if any(kind in kinds for kind in SHAPES):
+        _shape(stream, format)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
     form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
@@ -197,6 +229,48 @@ def open_case(
     every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
     mine = torch.arange(len(calib)) % every == every - 1
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at, kinds)
+
+
+#: kinds of edits that change the shape of a language model
+SHAPES = ("channels", "heads", "drop")
+
+
+def shapes_of(form: Any) -> str:
+    """Which shapes a format holds: "any", the "same" in all blocks, or "" for those that the model has."""
+    return getattr(form, "shapes", "")
+
+
+def _shape(stream: Stream, format: str) -> None:
+    """Learn which units of a language model lose their shape together."""
+    if not shapes_of(export.find(format)):
+        able = [name for name in export.names() if shapes_of(export.find(name))]
+        said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
+        raise ExportError(said, f"write {', '.join(able)}, or cap bytes or bits alone")
+    stream.anatomy = with_sides(stream.anatomy, stream.network)
+    if not any(unit.side for unit in stream.anatomy.units):
+        kind = stream.network.config.model_type  # type: ignore[union-attr]
+        raise ModelError(f"nothing is known of what channels and heads `{kind}` has", "cap bytes or bits alone")
+
+
+def _misfit(unit: Unit, edit: Edit) -> str | None:
+    """Why a unit cannot lose its shape like this, or None."""
+    if not isinstance(edit, Channels | Heads | Both | Drop) or (unit.kind == "channels" and isinstance(edit, Channels)):
+        return None
+    by = unit.side.by if unit.side else ""
+    if isinstance(edit, Channels) and by != "channels":
+        return "its channels are not its own to give away"
+    if isinstance(edit, Heads) and by != "heads":
+        return "it has no heads that could go"
+    if unit.side is None:
+        return "it does not stand beside the residual stream, so it cannot be left out"
+    if isinstance(edit, Channels | Heads) and edit.left(count(unit)) >= count(unit):
+        return "it would keep all that it has"
+    return None
+
+
+def also(unit: Unit) -> tuple[str, ...]:
+    """Stored tensors that go only when all of a unit goes."""
+    return unit.side.also if unit.side else ()
 
 
 def _of_pictures(
@@ -261,21 +335,23 @@ def offers(
     if over not in ("all", "linear"):
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
-    menu = tuple(dict.fromkeys([*edits_.offered(case.kinds, case.format.edits()), *pinned.values()]))
+    grids = tuple(kind for kind in case.kinds if not case.shaped or kind not in SHAPES)
+    menu = tuple(dict.fromkeys([*edits_.offered(grids, case.format.edits()), *pinned.values()]))
     within = [unit for unit in case.units if over == "all" or unit.block is not None]
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
     _all_match(keep, case.units)
     can, skipped = [], []
     for row, units in zip(case.row_units(), case.rows.values(), strict=True):
         fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, u) for u in units if u in within)}
-        refusals = [case.refuses(row, edit) for edit in menu]
+        refusals = [next(filter(None, (case.refuses(unit, edit) for unit in units)), None) for edit in menu]
         if fixed:
             can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
             continue
         why = _left_alone(units, over, keep)
         can.append([edit == Keep() if why else refusal is None for edit, refusal in zip(menu, refusals, strict=True)])
         if sum(can[-1]) == 1:
-            skipped.append({"unit": row.name, "reason": why or next(refusal for refusal in refusals if refusal)})
+            reason = why or next(filter(None, refusals), None)  # none where nothing else is on the menu
+            skipped += [{"unit": row.name, "reason": reason}] if reason else []
     return menu, can, skipped
 
 

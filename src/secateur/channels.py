@@ -23,7 +23,8 @@ from secateur.model.factors import Factors
 from secateur.parts.correction import Correction
 from secateur.parts.damage import Row
 from secateur.parts.edits.channels import Channels
-from secateur.parts.narrow import Fewer, alone, moments, narrowed, removal, together
+from secateur.parts.left import narrowed
+from secateur.parts.narrow import Fewer, alone, moments, removal, together
 from secateur.types import Edit, Unit
 
 #: shares at which every group is measured by itself, and all groups together

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateur.case import Case
+from secateur.case import SHAPES, Case, also
 from secateur.export._write import layout_bytes
 from secateur.model.matrix import place
+from secateur.parts.edits.keep import Keep
 from secateur.types import Budget, BudgetError, Edit, Unit
 
 #: what a cut of an image model spends; of a language model there is more, for every token that it keeps
@@ -24,8 +25,10 @@ def check(budget: Budget, pictures: bool = False) -> None:
 
 def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tuple[str, ...]:
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
-    shapes = any(name in (*budget.caps, *budget.share) for name in ("flops", "kv"))
-    return (*kinds, "channels") if shapes and pictures and "channels" not in kinds else kinds
+    caps = (*budget.caps, *budget.share)
+    if "flops" in caps:
+        kinds = (*kinds, "channels") if pictures else (*kinds, *SHAPES)
+    return tuple(dict.fromkeys((*kinds, *(SHAPES[1:] if "kv" in caps else ()))))
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
@@ -36,7 +39,7 @@ def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
         "bytes": sum(case.format.disk.tensor_bytes(name, one) for name, one in layout.items()),
         "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
         "flops": case.flops(unit, edit) if "flops" in case.resources else 0,
-        "kv": 0,
+        "kv": case.kv(unit, edit) if "kv" in case.resources else 0,
     }
     return {name: all_[name] for name in case.resources}
 
@@ -51,14 +54,14 @@ def fixed(case: Case, over: str) -> dict[str, int]:
     if "flops" in case.resources:
         more["flops"] = case.stream.elsewhere({place(matrix).module for unit in case.units for matrix in unit.matrices})
     if "kv" in case.resources:
-        more["kv"] = case.stream.kv
+        more["kv"] = case.stream.kv - sum(case.kv(unit, Keep()) for unit in case.units)
     return {"bytes": disk.base_bytes() + stored, "payload": payload, **more}
 
 
 def weights(case: Case, over: str) -> int:
     """How many original parameters bits per weight are divided by."""
     cut = sum(
-        unit.size + sum(case.checkpoint.tensors[name].size for name in unit.vectors)
+        unit.size + sum(case.checkpoint.tensors[name].size for name in (*unit.vectors, *also(unit)))
         for unit in case.units
         if counted(unit, over)
     )

@@ -28,6 +28,7 @@ from secateur.case import Case, Tell, about, compare, offers, open_case, silent,
 from secateur.channels import Groups
 from secateur.export import Parts
 from secateur.export._write import write_text
+from secateur.joint import Singles, offers_of
 from secateur.measure.compare import Comparison
 from secateur.methods.quantize.layerwise_quant import lim, zd
 from secateur.model.factors import Factors, backward
@@ -42,6 +43,7 @@ from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
 from secateur.price import fixed, price, weights
+from secateur.shapes import measure
 from secateur.types import Edit, Matrix, Menu, Plan, Unit
 
 
@@ -83,6 +85,7 @@ def take_up(
     tell: Tell,
 ) -> tuple[Menu, bool]:
     """The menu, and whether earlier work was taken up: all of it, or that of a broken run."""
+    whole, case = case, replace(case, apart=True) if case.shaped else case
     menu, can, skipped = offers(case, how["over"], keep, pin)
     rule = damages.find(how["damage"])
     key = {
@@ -90,6 +93,7 @@ def take_up(
         "fingerprint": case.checkpoint.fingerprint,
         "text": case.text,
         "format": case.format.name,
+        **({"kinds": case.kinds} if case.shaped else {}),
         "edits": [text(edit) for edit in menu],
         "can": can,
         **{name: how[name] for name in ("over", "damage", "seed")},
@@ -103,8 +107,11 @@ def take_up(
     rows = _rows(case, menu, can, rule, work, how["seed"], tell)
     correction = _with_channels(case, menu, can, rows, work, tell) if case.groups else _correct(case, rows, work, tell)
     told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))
-    made = _menu(case, menu, can, rows, correction, told)
-    made = replace(made, notes=_notes(case))
+    if whole.shaped:
+        made = _shaped(whole, Singles.of(case, menu, can, rows, skipped), correction, told, work, tell)
+    else:
+        made = _menu(case, menu, can, rows, correction, told)
+    made = replace(made, notes=_notes(whole))
     save_menu(made, folder)
     _tidy(work)
     return made, begun
@@ -350,6 +357,31 @@ def _notes(case: Case, windows: int = 8) -> dict[str, np.ndarray]:
 
 
 # the menu
+
+
+def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str, Any], work: Path, tell: Tell) -> Menu:
+    """The menu with one row for both sides of what can lose its shape."""
+
+    def factors(unit: Unit) -> Mapping[str, Factors]:
+        found = stored_factors(work, case.units.index(unit), unit)
+        assert found is not None
+        return found
+
+    seen = measure(case, factors, work, tell)
+    rows = [offers_of(case, units, singles, seen, correction, told["over"]) for units in case.rows.values()]
+    edits = tuple(dict.fromkeys(offer.edit for row in rows for offer in row))
+    at, shape = {edit: e for e, edit in enumerate(edits)}, (len(rows), len(edits))
+    cost = {name: np.full(shape, np.inf) for name in case.resources}
+    damage, error = np.full(shape, np.inf), np.zeros(shape)
+    for r, row in enumerate(rows):
+        for offer in row:
+            e = at[offer.edit]
+            damage[r, e], error[r, e] = offer.damage, offer.error
+            for name in cost:
+                cost[name][r, e] = offer.cost[name]
+    told = told | {"correction": correction.told(), "common_error": correction.error}
+    over = told["over"]
+    return Menu(case.row_units(), edits, cost, damage, error, fixed(case, over), weights(case, over), {}, told)
 
 
 def _menu(

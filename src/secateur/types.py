@@ -70,6 +70,23 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Side:
+    """One side of a part of a block (its attention, its MLP): what makes the part's channels, or what mixes them.
+
+    `part` is the part's name; `by` is what it can lose: "channels", "heads" (a KV head with the query heads that read
+    it), or "" where it goes whole or not at all. `per` says of each matrix how many rows (of what mixes: columns) one
+    of these takes, section after section: `((2, 1, 1),)` for a tensor that holds q, k and v one below the other.
+    `also` are stored tensors that go when all of it goes: norms before it, biases behind it.
+    """
+
+    part: str
+    by: str
+    mixes: bool
+    per: tuple[tuple[int, ...], ...] = ()
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Unit:
     """One thing that can be cut, with every matrix that must be cut alike (q/k/v, gate/up, all experts of a layer)."""
 
@@ -78,6 +95,7 @@ class Unit:
     matrices: tuple[Matrix, ...]
     block: int | None = None  # which block of the network; None for the embedding and the head
     vectors: tuple[str, ...] = ()  # tensors with one number a channel, which go where channels go
+    side: Side | None = None  # of a language model's unit that can lose channels or heads together with another
 
     @property
     def members(self) -> tuple[str, ...]:

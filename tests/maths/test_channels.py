@@ -7,13 +7,19 @@ import itertools
 import pytest
 import torch
 
-from secateur.maths.channels import Moments, greedy
+from secateur.maths.channels import Moments, greedy, refitted, swift
 
 
 def drawn(rows=4, cols=6, n=400):
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(n, cols, generator=draw) @ torch.randn(cols, cols, generator=draw) + 1.0
     return torch.randn(rows, cols, generator=draw), x
+
+
+def spread(n, seed):
+    """A random second moment with some correlation."""
+    x = torch.randn(3 * n, n, generator=torch.Generator().manual_seed(seed))
+    return (x.mT @ x / len(x) + 0.3 * x[:n].mean() + torch.eye(n) * 0.1).double()
 
 
 def test_by_hand():
@@ -81,3 +87,30 @@ def test_greedy_is_near_the_best_subset():
 
     best = min(cost(kept) for kept in itertools.combinations(range(6), 4))
     assert best * (1 - 1e-6) <= greedy(w, a, damp=0.0).left(4) <= 2 * best
+
+
+def test_a_share_at_a_time_is_nearly_one_at_a_time():
+    w, a, g = drawn(5, 96)[0], spread(96, 1), spread(5, 2)
+    one, many = greedy(w, a, g), swift(w, a, g, share=1 / 32)
+    assert sorted(many.order.tolist()) == list(range(96))
+    assert (many.damage.diff() >= -1e-9).all() and float(many.damage[-1]) == pytest.approx(float(one.damage[-1]))
+    for n in (24, 48, 72):
+        assert many.left(n) == pytest.approx(one.left(n), rel=0.1)
+    assert swift(w, a, g, share=0.0).order.tolist() == one.order.tolist()
+
+
+def test_heads_go_whole():
+    w, a = drawn(5, 12)[0], spread(12, 1)
+    assert swift(w, a, group=4, share=0.0).order.tolist() == greedy(w, a, group=4).order.tolist()
+
+
+def test_what_is_refitted_loses_what_was_told():
+    """1/2 tr(G E A E') of the refitted matrix is the damage of the removal."""
+    w, a, g = drawn(5, 24)[0], spread(24, 1), spread(5, 2)
+    found = swift(w, a, g, damp=0.0)
+    some = found.kept(10)
+    error = w.clone().double()
+    error[:, some] -= refitted(w, a, some, damp=0.0).double()
+    assert 0.5 * float(torch.trace(g.double() @ error @ a.double() @ error.T)) == pytest.approx(
+        found.left(10), rel=1e-4
+    )

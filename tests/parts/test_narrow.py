@@ -15,7 +15,8 @@ from secateur.model.resize import resized
 from secateur.parts.edits.channels import Channels, offered
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
-from secateur.parts.narrow import Fewer, alone, columns, moments, narrowed, removal, stays, together
+from secateur.parts.left import columns, narrowed, stays
+from secateur.parts.narrow import Fewer, alone, moments, removal, together
 from secateur.types import Matrix, PlanError, Unit
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -48,6 +48,7 @@ from secateur.types import DataError, Edit, ExportError, Matrix, Plan, PlanError
 
 FILE = "model.gguf"
 ALIGNED = 32  # bytes; where tensors begin
+FILLED = "secateur.filled_up"  # metadata that nobody needs, as long as it takes
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class Gguf:
 
     source: Checkpoint | None = None
     anatomy: Anatomy | None = None
+    widths: Mapping[str, list[int]] | None = None  # of every block, where a plan has made them
     name: str = "gguf"
     tensors_apart: ClassVar[bool] = True
+    shapes: ClassVar[str] = "any"
 
     def __post_init__(self) -> None:
         if self.anatomy is not None and self.source is None:
@@ -87,6 +90,11 @@ class Gguf:
             return "llama.cpp has no such grid: it has its own block types, like ggml('q4_k')"
         return edit.refuses(unit)
 
+    def keeps(self, unit: Unit) -> str | None:
+        """Why a part cannot be left out. llama.cpp skips what follows where a block has no MLP, its attention too."""
+        mlp = unit.side is not None and unit.side.by == "channels"
+        return "llama.cpp runs no block that has an attention and no MLP" if mlp else None
+
     def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
         """Every tensor has its own type."""
         return ()
@@ -110,10 +118,17 @@ class Gguf:
     # the file
 
     def tensor_bytes(self, name: str, layout: Layout) -> int:
-        return _info_bytes(name, len(layout[1])) + _aligned(layout_bytes(layout))
+        said = _info_bytes(name, len(layout[1]))
+        return (_aligned(said) if self._shaped else said) + _aligned(layout_bytes(layout))
 
     def base_bytes(self) -> int:
-        """Metadata and the gap before the first tensor: both depend on names and shapes alone, never on a plan."""
+        """Metadata and the gap before the first tensor: both depend on names and shapes alone, never on a plan.
+
+        Where tensors may go, what the file says of each is filled up to 32 bytes, all of it in the metadata: then the
+        price of one does not hang on which others there are.
+        """
+        if self._shaped:
+            return _aligned(self._head_bytes)
         infos = sum(_info_bytes(name, dims) for name, dims in self._everything.items())
         return _aligned(self._head_bytes + infos) - infos
 
@@ -146,6 +161,11 @@ class Gguf:
             for m in unit.matrices
             if isinstance(finished.edits[unit.name], Ggml)
         }
+        if self._shaped:
+            return replace(self, widths=self._left(finished.units))._put(finished, folder, kinds)
+        return self._put(finished, folder, kinds)
+
+    def _put(self, finished: Finished, folder: Path, kinds: Mapping[str, Edit]) -> list[Path]:
         with atomic(folder / FILE) as file:
             self._write(file, finished, {name: edit.kind for name, edit in kinds.items()})  # type: ignore[attr-defined]
         return [folder / FILE]
@@ -186,7 +206,7 @@ class Gguf:
     def arch(self) -> Arch:
         assert self.source is not None
         found = arch_of(str(self.source.config.get("model_type")))
-        if not self.uneven:
+        if not self.uneven and not self._shaped:
             return found
         if found.name != "llama":
             raise ExportError(
@@ -208,10 +228,29 @@ class Gguf:
         return {name: rows_by_block(shapes, name) for name in ("q_proj", "k_proj", "gate_proj")}
 
     @cached_property
+    def _shaped(self) -> bool:
+        """Whether a plan may take channels, heads or parts away."""
+        return self.anatomy is not None and any(unit.side is not None for unit in self.anatomy.units)
+
+    def _left(self, units: Sequence[Unit]) -> dict[str, list[int]]:
+        """Heads, KV heads and MLP width of every block, as a plan leaves them; 0 where a part is gone."""
+        rows = {name: [0] * int(self._config.num_hidden_layers) for name in ("q_proj", "k_proj", "gate_proj")}
+        for unit in units:
+            for m in unit.matrices:
+                name = m.tensor.removesuffix(".weight").rpartition(".")[2]
+                if name in rows and unit.block is not None:
+                    rows[name][unit.block] = m.rows
+        return self._counted(*rows.values())
+
+    @cached_property
     def _widths(self) -> dict[str, list[int]] | None:
-        if not self.uneven:
+        if self.widths is not None:
+            return dict(self.widths)
+        if not self.uneven and not self._shaped:
             return None
-        q, k, gate = self._rows.values()
+        return self._counted(*self._rows.values())
+
+    def _counted(self, q: list[int], k: list[int], gate: list[int]) -> dict[str, list[int]]:
         heads = {"attention.head_count": q, "attention.head_count_kv": k}
         counts = {name: [rows // self._head for rows in each] for name, each in heads.items()}
         return counts | {"feed_forward_length": gate}
@@ -265,9 +304,12 @@ class Gguf:
     def _name(self, matrix: Matrix) -> str:
         return self.names[matrix.tensor]
 
-    def _writer(self) -> Any:
-        """A writer that knows the metadata."""
+    def _writer(self, tensors: Sequence[tuple[str, int]] = ()) -> Any:
+        """A writer that knows the metadata; `tensors` are those of the file, with their numbers of dimensions."""
         writer = package().GGUFWriter(None, self.arch.name)
+        if self._shaped:
+            infos = [_info_bytes(name, dims) for name, dims in tensors]
+            writer.add_string(FILLED, " " * (1 + sum(_aligned(one) - one for one in infos)))  # it leaves "" out
         for key, value in self.metadata.items():
             _add(writer, key, value)
         return writer
@@ -279,8 +321,9 @@ class Gguf:
         writer.write_kv_data_to_file()
 
     def _write(self, file: IO[bytes], finished: Finished, kinds: Mapping[str, str]) -> None:
-        types, writer = package().GGMLQuantizationType, self._writer()
         pieces = {piece: finished.parts.layouts([piece]) for piece in finished.pieces}
+        everything = [(name, len(shape)) for layouts in pieces.values() for name, (_, shape) in layouts.items()]
+        types, writer = package().GGMLQuantizationType, self._writer(everything)
         for layouts in pieces.values():
             for name, (dtype, shape) in layouts.items():
                 raw = np.dtype(np.uint8 if dtype == "U8" else np.float16)  # of bytes it makes a shape in weights

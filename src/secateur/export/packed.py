@@ -46,6 +46,7 @@ class Packed:
     name: str = "packed"
     disk: ClassVar[Shards] = Shards("packed")
     tensors_apart: ClassVar[bool] = True
+    shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())

@@ -29,6 +29,7 @@ class Safetensors:
     name: str = "safetensors"
     dense: ClassVar[bool] = True
     disk: ClassVar[Shards] = Shards()
+    shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())

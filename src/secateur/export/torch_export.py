@@ -33,7 +33,9 @@ from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
 from secateur.model.held import Held
 from secateur.model.pictures import Prepare
+from secateur.model.resize import reshaped
 from secateur.parts.edits import GridEdit
+from secateur.parts.left import told
 from secateur.types import Edit, ExportError, Plan, Unit
 
 FILE = "model.pt2"
@@ -56,6 +58,7 @@ class TorchExport:
     prepare: Prepare | None = None
     name: str = "torch-export"
     tensors_apart: ClassVar[bool] = True
+    shapes: ClassVar[str] = "any"
 
     @property
     def disk(self) -> TorchExport:
@@ -101,12 +104,18 @@ class TorchExport:
         called = str(self.source.folder)
         if self.network is None or self.prepare is None:
             empty = skeleton(self.source)  # type: ignore[arg-type]  # without a network it is a checkpoint on disk
+            if smaller := told([self._unit(unit.name) for unit in finished.units], finished.units):
+                empty = reshaped(empty, smaller)
             program = traced(dress(empty, self.anatomy.sources, made), called)
         else:
             network = dress(copy.deepcopy(self.network).cpu(), self.anatomy.sources, made)
             program = program_of(network, torch.zeros(2, *self.prepare.shape), (0,), called)
         folder.mkdir(parents=True, exist_ok=True)
         return [_save(program, folder / FILE)]
+
+    def _unit(self, name: str) -> Unit:
+        assert self.anatomy is not None
+        return next(unit for unit in self.anatomy.units if unit.name == name)
 
     def files(self, folder: Path) -> list[Path]:
         return [file for file in [folder / FILE] if file.exists()]

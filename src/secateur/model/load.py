@@ -17,7 +17,11 @@ from torch import Tensor, nn
 
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.names import Piece
+from secateur.model.resize import reshaped
 from secateur.types import ModelError
+
+#: where config.json says what a cut has taken away
+SHAPES = "secateur_shapes"
 
 if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
@@ -58,6 +62,8 @@ def skeleton(
             network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
         else:
             raise _unknown(checkpoint)
+    if told := checkpoint.config.get(SHAPES):
+        reshaped(network, told)
     for module in network.modules():
         _own_buffers_to(module, device)
     return network.eval()
@@ -73,8 +79,6 @@ def config_of(checkpoint: Checkpoint):
     from transformers import AutoConfig
 
     try:
-        if not (checkpoint.folder / "config.json").exists():  # the model says it itself
-            return AutoConfig.for_model(**checkpoint.config)
         if not (checkpoint.folder / "config.json").exists():  # the model says it itself
             return AutoConfig.for_model(**checkpoint.config)
         return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def resized(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
@@ -19,7 +19,8 @@ def resized(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Mod
         for name, parameter in module.named_parameters(recurse=False):
             shape = shapes.get(start + name)
             if shape is not None and shape != tuple(parameter.shape):
-                setattr(module, name, nn.Parameter(torch.zeros(shape, dtype=parameter.dtype)))
+                empty = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+                setattr(module, name, nn.Parameter(empty, parameter.requires_grad))
         for name, buffer in module.named_buffers(recurse=False):
             shape = shapes.get(start + name)
             if shape is not None and shape != tuple(buffer.shape):
@@ -39,3 +40,48 @@ def told(module: Any) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
         module.num_features = len(module.running_mean)
+    elif type(module).__name__ == "Conv1D":  # GPT-2's, stored inputs x outputs
+        module.__dict__["nx"], module.__dict__["nf"] = module.weight.shape
+
+
+class Nothing(nn.Module):
+    """Stands where an attention was, and adds nothing; what it gives is a pair, as of those in transformers."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        return torch.zeros_like(args[0] if args else kwargs["hidden_states"]), None
+
+
+class Zeros(nn.Module):
+    """Stands where a linear layer was, and gives zeros of its width."""
+
+    def __init__(self, rows: int):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape[:-1], self.rows)
+
+
+def reshaped(network: nn.Module, told: Mapping[str, Any]) -> nn.Module:
+    """A language model without the channels, heads and parts that a cut has taken away (`parts/left.py` says which),
+    changed in place; weights empty."""
+    resized(network, {name: tuple(shape) for name, shape in told["shapes"].items()})
+    for name, part in told["gone"].items():
+        for tensor in part["also"]:  # norms and biases; what lies inside an attention goes with it
+            _swap(network, tensor.rpartition(".")[0], nn.Identity())
+        if "att" in name.rpartition(".")[2]:
+            _swap(network, name, Nothing())
+        else:
+            for path in part["makers"]:
+                _swap(network, path, nn.Identity())
+            _swap(network, part["mixer"], Zeros(part["rows"]))
+    return network
+
+
+def _swap(network: nn.Module, path: str, other: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    try:
+        owner = network.get_submodule(parent)
+    except AttributeError:  # stored without the first part of its name, as old GPT-2s are
+        owner = network.get_submodule(f"{network.base_model_prefix}.{parent}")
+    setattr(owner, name, other)

@@ -67,6 +67,16 @@ class Correction:
         at = max(at, 0)
         return math.exp(ys[at] + slope * (x - xs[at]))
 
+    def total(self, kl: float) -> float:
+        """The sum of predictions that stands for a divergence: `kl` turned round."""
+        if kl <= 0 or not self.sums:
+            return max(kl, 0.0)
+        low, high = 1e-12 * self.sums[0], 1e12 * self.sums[-1]
+        for _ in range(100):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self.kl(middle) < kl else (low, middle)
+        return math.sqrt(low * high)
+
     def loss(self, total: float) -> float:
         """The rise of the loss that a sum of predictions stands for."""
         return self.rise * self.kl(total)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,41 +26,11 @@ from secateur.model.matrix import view
 from secateur.model.parked import States
 from secateur.model.watch import patches
 from secateur.parts.edits.channels import Channels
-from secateur.types import Edit, Matrix, Unit
+from secateur.parts.left import columns
+from secateur.types import Unit
 
 #: examples that run together: enough for the statistics of a normalisation
 _BATCH = 128
-
-
-# the tensors
-
-
-def narrowed(unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
-    """The unit with the matrices that stay, and the edit that is theirs; as they are where no channel goes."""
-    if not isinstance(edit, Channels):
-        return unit, edit
-    first, *between, last = unit.matrices
-    n, per = edit.left(first.rows), last.cols // first.rows
-    made = [_rows(m, n) for m in (first, *between)]
-    stored = (last.rows, n, *last.stored[2:]) if last.stored else ()
-    return replace(unit, matrices=(*made, replace(last, cols=n * per, stored=stored))), edit.inner
-
-
-def _rows(matrix: Matrix, n: int) -> Matrix:
-    return replace(matrix, rows=n, stored=(n, *matrix.stored[1:]) if matrix.stored else ())
-
-
-def stays(unit: Unit, matrix: Matrix, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a matrix of the unit that stay, when the channels `kept` do."""
-    every_row, every_col = torch.arange(matrix.rows), torch.arange(matrix.cols)
-    if matrix == unit.matrices[-1]:
-        return every_row, columns(kept, matrix.cols // unit.matrices[0].rows)
-    return kept, every_col
-
-
-def columns(kept: Tensor, per: int) -> Tensor:
-    """The columns of channels, `per` for each."""
-    return (kept[:, None] * per + torch.arange(per)).flatten()
 
 
 # which go

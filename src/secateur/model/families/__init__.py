@@ -20,6 +20,17 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a block that adds to the residual stream: what it can lose (see `Side`), the layers that make its
+    channels, the one that mixes them, and the norms that are its own."""
+
+    by: str
+    makers: tuple[str, ...]
+    mixer: str
+    norms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """`types` are the config's `model_type`s. `same_input`: a group's members share one input statistic."""
 
@@ -27,6 +38,7 @@ class Family:
     groups: tuple[Group, ...] = ()
     routers: tuple[str, ...] = ()
     same_input: bool = True
+    parts: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
@@ -36,12 +48,16 @@ class Family:
 QKV = Group("self_attn.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"))
 GATE_UP = Group("mlp.gate_up", ("mlp.gate_proj", "mlp.up_proj"))
 
+ATTENTION = Part("heads", QKV.members, "self_attn.o_proj", ("input_layernorm",))
+MLP = Part("channels", GATE_UP.members, "mlp.down_proj", ("post_attention_layernorm",))
+
 #: for architectures without a table: the usual names are still cut alike, but nothing is assumed about their inputs
 GENERIC = Family(
     types=("generic",),
     groups=(QKV, GATE_UP),
     routers=("mlp.gate", "mlp.router", "router", "shared_expert_gate"),
     same_input=False,
+    parts=(Part("", QKV.members, "self_attn.o_proj"), Part("channels", GATE_UP.members, "mlp.down_proj")),
 )
 
 

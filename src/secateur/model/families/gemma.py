@@ -1,5 +1,5 @@
-"""Gemma 1 to 3, text: Llama's linear layers, more norms, a scaled embedding that is tied to the head."""
+"""Gemma: Llama's linear layers, a scaled embedding that is tied to the head."""
 
-from secateur.model.families import GATE_UP, QKV, Family
+from secateur.model.families import ATTENTION, GATE_UP, MLP, QKV, Family
 
-FAMILY = Family(types=("gemma", "gemma2", "gemma3_text"), groups=(QKV, GATE_UP))
+FAMILY = Family(types=("gemma",), groups=(QKV, GATE_UP), parts=(ATTENTION, MLP))

@@ -1,5 +1,11 @@
 """GPT-NeoX (Pythia): q/k/v are one tensor, heads interleaved; attention and MLP run side by side."""
 
-from secateur.model.families import Family
+from secateur.model.families import Family, Part
 
-FAMILY = Family(types=("gpt_neox",))
+FAMILY = Family(
+    types=("gpt_neox",),
+    parts=(
+        Part("", ("attention.query_key_value",), "attention.dense", ("input_layernorm",)),
+        Part("channels", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", ("post_attention_layernorm",)),
+    ),
+)

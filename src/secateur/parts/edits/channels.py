@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
-from secateur.parts.edits import Part, parse, text
+from secateur.parts.edits import Part, text
+from secateur.parts.edits._inner import read, side
 from secateur.parts.edits.keep import Keep
 from secateur.types import PlanError
 
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 SHARES = (0.9, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
 
+#: below how many channels they stay in multiples of what
+_STEPS = ((128, 1), (4096, 32), (math.inf, 256))
+
+
 @dataclass(frozen=True, repr=False)
 class Channels:
-    """The share `keep` of a unit's channels, one at least; what stays may be coded by another edit, `then`.
+    """The share `keep` of a unit's channels, one at least; what stays may be coded by another edit, `then`, and what
+    mixes the channels of a language model's MLP by yet another, `last`.
 
     Its unit is a group of coupled layers: the first makes the channels, the last mixes them (`parts/narrow.py`).
     """
 
     keep: float
     then: str = ""
+    last: str = ""
 
     def __repr__(self) -> str:
         return text(self)
@@ -37,22 +44,28 @@ class Channels:
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
             raise PlanError(f"channels(keep={self.keep}) is not a share between 0 and 1", "write channels(keep=0.5)")
-        if isinstance(self.inner, Channels):
-            raise PlanError("channels can go once", "name a grid in `then`, like then='int(bits=8, group=0)'")
+        _ = self.side(False), self.side(True)
 
     @property
     def inner(self) -> Edit:
         """What happens to the weights that stay."""
-        return _read(self.then) if self.then else Keep()
+        return read(self.then)
+
+    def side(self, mixes: bool) -> Edit:
+        """What happens to the weights that stay, of what makes the channels or of what mixes them."""
+        return side(self.then, self.last, mixes)
 
     def left(self, channels: int) -> int:
-        """How many of so many channels stay."""
-        return max(1, round(self.keep * channels))
+        """How many of so many channels stay; of many a multiple of 32, of thousands one of 256: groups and blocks of
+        what mixes them must come out whole."""
+        step = next(step for most, step in _STEPS if channels < most)
+        return max(step, step * round(self.keep * channels / step))
 
     def cost(self, unit: Unit) -> dict[str, float]:
-        from secateur.parts.narrow import narrowed
+        from secateur.parts.left import narrowed
 
-        return self.inner.cost(narrowed(unit, self)[0])
+        left, inner = narrowed(unit, self)
+        return inner.cost(left)
 
     def grid(self, dtype: str = "float16") -> Grid | None:
         return self.inner.grid(dtype)  # type: ignore[attr-defined]  # every edit here has one
@@ -62,12 +75,6 @@ class Channels:
 
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return self.inner.decode(tensors)  # type: ignore[attr-defined]
-
-
-@cache
-def _read(words: str) -> Edit:
-    """Menus have hundreds of these edits and a dozen words."""
-    return parse(words)
 
 
 def offered(inner: Sequence[Edit]) -> tuple[Channels, ...]:

@@ -1,0 +1,75 @@
+"""Which units of a language model lose channels or heads together: both sides of every attention and MLP of a block.
+
+Q, k and v make heads, and o mixes them; gate and up make channels, and down mixes them. A KV head goes with all the
+query heads that read it, so that a reader who counts query heads per KV head counts as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from secateur.model.anatomy import Anatomy
+from secateur.model.families import Part, family
+from secateur.model.matrix import place
+from secateur.types import Matrix, Side, Unit
+
+
+def with_sides(found: Anatomy, network: nn.Module) -> Anatomy:
+    """The anatomy with the `side` of every unit that has one, and with the vectors that go where its channels go."""
+    config: Any = network.config.get_text_config()  # type: ignore[operator,union-attr]
+    sided: dict[str, Unit] = {}
+    for part in family(str(network.config.model_type)).parts:  # type: ignore[union-attr]
+        for at, block in enumerate(found.blocks):
+            units = [unit for unit in found.units if unit.block == at]
+            makers = _of(units, [f"{block}.{path}" for path in part.makers])
+            mixer = _of(units, [f"{block}.{part.mixer}"])
+            if makers is not None and mixer is not None:
+                sided |= {unit.name: unit for unit in _sides(found, config, block, part, makers, mixer)}
+    return replace(found, units=tuple(sided.get(unit.name, unit) for unit in found.units))
+
+
+def _of(units: Sequence[Unit], paths: Sequence[str]) -> Unit | None:
+    """The unit whose matrices are those of these modules, and no others."""
+    return next((unit for unit in units if [place(m).module for m in unit.matrices] == list(paths)), None)
+
+
+def _sides(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mixer: Unit) -> tuple[Unit, Unit]:
+    """Both units of a part. Its norms and what else is stored under its name go with the makers when all goes."""
+    name = f"{block}.{part.mixer.rpartition('.')[0]}" if "." in part.mixer else f"{block}.{part.mixer}"
+    by, made, mixed = part.by, *_per(config, part.by, makers, mixer)
+    by = by if made else ""
+    biases = {_bias(found, m): m for m in makers.matrices if _bias(found, m)} if by else {}
+    behind = tuple(filter(None, [_bias(found, mixer.matrices[0])]))
+    under = [f"{block}.{norm}." for norm in part.norms] + ([f"{name}."] if "." in part.mixer else [])
+    under += [f"{block}.{path}." for path in part.makers]
+    stored = [
+        piece.tensor for path, pieces in found.sources.items() if path.startswith(tuple(under)) for piece in pieces
+    ]
+    own = {m.tensor for unit in (makers, mixer) for m in unit.matrices} | {*biases, *behind}
+    also = tuple(tensor for tensor in dict.fromkeys(stored) if tensor not in own)
+    return (
+        replace(makers, vectors=tuple(biases), side=Side(name, by, False, made, also)),
+        replace(mixer, side=Side(name, by, True, mixed, behind)),
+    )
+
+
+def _bias(found: Anatomy, matrix: Matrix) -> str:
+    """The stored bias of a matrix's layer, or nothing."""
+    pieces = found.sources.get(f"{place(matrix).module}.bias", ())
+    return pieces[0].tensor if pieces else ""
+
+
+def _per(
+    config: Any, by: str, makers: Unit, mixer: Unit
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Rows of what makes and columns of what mixes that one channel or KV head takes; empty where they do not fit."""
+    n = mixer.matrices[0].cols if by == "channels" else getattr(config, "num_key_value_heads", None) or 0
+    if not n or by == "" or any(m.rows % n for m in makers.matrices) or mixer.matrices[0].cols % n:
+        return (), ()
+    # a tensor with twice as many rows as channels holds gate and up, one below the other
+    made = tuple((1,) * (m.rows // n) if by == "channels" else (m.rows // n,) for m in makers.matrices)
+    return made, ((mixer.matrices[0].cols // n,),)

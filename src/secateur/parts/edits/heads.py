@@ -1,0 +1,51 @@
+"""Fewer KV heads, each with the query heads that read it: smaller q, k, v and o, and a smaller cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateur.parts.edits import text
+from secateur.parts.edits._inner import side
+from secateur.types import PlanError
+
+if TYPE_CHECKING:
+    from secateur.types import Edit, Unit
+
+
+@dataclass(frozen=True, repr=False)
+class Heads:
+    """The share `keep` of the KV heads of an attention, one at least; `then` codes what stays of q, k and v, `last`
+    what stays of o (as `then`, if not said)."""
+
+    keep: float
+    then: str = ""
+    last: str = ""
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < 1:
+            raise PlanError(f"heads(keep={self.keep}) is not a share between 0 and 1", "write heads(keep=0.5)")
+        _ = self.side(False), self.side(True)
+
+    def side(self, mixes: bool) -> Edit:
+        """What is done to the weights that stay."""
+        return side(self.then, self.last, mixes)
+
+    def left(self, heads: int) -> int:
+        """How many of so many KV heads stay."""
+        return max(1, round(self.keep * heads))
+
+    def cost(self, unit: Unit) -> dict[str, float]:
+        from secateur.parts.left import narrowed
+
+        left, inner = narrowed(unit, self)
+        return inner.cost(left)
+
+
+def offered(inner: Sequence[Edit]) -> tuple[Heads, ...]:
+    """Eighths of the heads; what is done to the rest is chosen by the menu's maker, side by side."""
+    return tuple(Heads(n / 8) for n in range(7, 0, -1))

@@ -1,0 +1,172 @@
+"""Language models that lose channels, heads and parts: priced, cut, written, and seen to load in every runtime."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from secateur.cut import apply, cut, plan, survey
+from secateur.measure import llamacpp
+from secateur.parts.edits import parse
+from secateur.parts.menus import load_menu
+from secateur.parts.reading import network, open_reading
+from secateur.types import BudgetError, ExportError, Plan, PlanError
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    """Four KV heads with two query heads each, so that some can go; three blocks."""
+    return tiny("llama", num_attention_heads=8, num_key_value_heads=4, num_hidden_layers=3, tie_word_embeddings=False)
+
+
+@pytest.fixture(scope="module")
+def menu(model, text, quick, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("menu")
+    return folder, survey(str(model), str(text), format="packed", edits="bits,channels,heads,drop", out=folder, **quick)
+
+
+def by_hand(menu, **edits: str) -> Plan:
+    """Every row as it is, but those whose names end like this."""
+    chosen = {unit.name: parse("keep()") for unit in menu.units}
+    for where, words in edits.items():
+        name = f"model.layers.{where[-1]}.{where[:-1].rstrip('_')}.*"
+        assert name in chosen
+        chosen[name] = parse(words)
+    nan = math.nan
+    return Plan(chosen, {}, nan, nan, nan, "", dict(menu.about))
+
+
+def test_a_row_holds_both_sides_and_what_it_can_lose(menu):
+    _, menu = menu
+    assert [unit.name for unit in menu.units[1:4]] == [
+        "model.layers.0.self_attn.*", "model.layers.0.mlp.*", "model.layers.1.self_attn.*"
+    ]  # fmt: skip
+    costs = {str(edit): menu.cost["kv"][1, e] for e, edit in enumerate(menu.edits)}
+    # keys and values of 8 numbers and 2 bytes
+    assert costs["keep()"] == 4 * 2 * 2 * 8 and costs["heads(keep=0.5)"] == 2 * 2 * 2 * 8 and costs["drop()"] == 0
+    mlp = {str(edit): menu.cost["flops"][2, e] for e, edit in enumerate(menu.edits)}
+    assert mlp["keep()"] == 2 * 3 * 64 * 96 and mlp["channels(keep=0.5)"] == mlp["keep()"] / 2
+    assert np.isinf(costs["channels(keep=0.5)"]) and menu.fixed["kv"] == 0
+    assert (menu.damage[np.isfinite(menu.damage)] >= 0).all()
+
+
+def test_the_joint_menu_is_never_worse_than_bits_alone(menu, model, text, quick, tmp_path):
+    bits = survey(str(model), str(text), format="packed", out=tmp_path, **quick)
+    for budget in ("5 bits/weight", "40% bytes", "3.1 bits/weight"):
+        (alone,), (joint,) = plan(bits, [budget]), plan(menu[1], [budget])
+        assert joint.damage <= alone.damage * (1 + 1e-6)
+
+
+def test_two_caps_at_once(model, text, quick, tmp_path):
+    result = cut(str(model), str(text), "60% flops, 110 KB, 60% kv", out=tmp_path, format="packed", **quick)
+    caps, spent = result["budget"], result["spent"]
+    assert all(spent[name] <= caps[name] for name in ("flops", "bytes", "kv"))
+    assert spent["bytes"] == (tmp_path / "packed.safetensors").stat().st_size
+    assert result["export"]["logit_error"] < 1e-5
+    # what reads it is the network that was counted
+    from torch.utils.flop_counter import FlopCounterMode
+
+    smaller = network(tmp_path)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        smaller(torch.arange(8)[None])
+    ops = counter.get_flop_counts()["Global"]
+    assert ops[torch.ops.aten.mm] == 8 * spent["flops"]
+    with pytest.raises(BudgetError, match="the cheapest plan on this menu needs"):
+        plan(load_menu(tmp_path / "menu"), ["1% flops"])
+
+
+@pytest.mark.parametrize("format", ["packed", "torch-export", "gguf"])
+def test_parts_that_are_gone_are_not_in_the_file(menu, model, text, quick, tmp_path, format):
+    """No attention in one block, no MLP in another, a layer gone, and one with fewer heads and channels."""
+    mlps = {} if format == "gguf" else {"mlp0": "drop()", "mlp1": "drop()"}  # llama.cpp leaves out attentions alone
+    chosen = by_hand(
+        menu[1],
+        self_attn0="heads(keep=0.5)",
+        self_attn1="drop()",
+        self_attn2="drop()",
+        mlp2="channels(keep=0.6667)",
+        **mlps,
+    )
+    chosen.about["format"] = format
+    result = apply(str(model), chosen, data=str(text), out=tmp_path, menu=menu[0], **quick)
+    export = result["export"]
+    assert result["spent"]["bytes"] == export["bytes_priced"]
+    assert export["logit_error"] is not None and export["logit_error"] < export.get("logit_limit", 1e-5)
+    assert result["spent"]["kv"] == 2 * 2 * 2 * 8
+    if format == "packed":
+        names = set(open_reading(tmp_path).tensors)
+        assert not any("layers.1." in name for name in names) and "model.layers.2.mlp.up_proj.weight" in names
+    if format == "gguf":
+        held = llamacpp.folder() is not None
+        assert ("llama.cpp" in export["verified_in"]) == held
+        assert struct.unpack("<4s", (tmp_path / "model.gguf").read_bytes()[:4])[0] == b"GGUF"
+
+
+def test_what_stays_makes_up_for_what_goes(menu, model, text, quick, tmp_path):
+    """The mixing matrix is fitted anew: taking its columns out alone is worse."""
+    from safetensors.torch import load_file
+
+    chosen = by_hand(menu[1], mlp1="channels(keep=0.3333)", self_attn1="heads(keep=0.25)")
+    result = apply(str(model), chosen, data=str(text), out=tmp_path, menu=menu[0], **quick)
+    made, plain = load_file(tmp_path / "packed.safetensors"), load_file(model / "model.safetensors")
+    down = "model.layers.1.mlp.down_proj.weight"
+    gate = made["model.layers.1.mlp.gate_proj.weight"]
+    kept = [int((plain["model.layers.1.mlp.gate_proj.weight"] == row).all(1).nonzero()) for row in gate]
+    assert made[down].shape == (64, 32) and kept == sorted(kept)
+    assert not torch.allclose(made[down], plain[down][:, kept])
+    assert result["kl"] > 0 and made["model.layers.1.self_attn.o_proj.weight"].shape == (64, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpt2", {"h.0.mlp.*": "channels(keep=0.5, then='int(bits=8, group=0)')", "h.1.attn.*": "drop()"}),
+        ("opt", {"layers.0.*": "channels(keep=0.6667)", "layers.1.self_attn.*": "drop()"}),
+        ("qwen2", {"layers.0.self_attn.*": "heads(keep=0.5)", "layers.1.mlp.*": "drop()"}),
+        ("gemma2", {"layers.0.mlp.*": "drop()", "layers.1.self_attn.*": "drop()"}),
+        ("phi3", {"layers.0.mlp.*": "channels(keep=0.3333)", "layers.1.self_attn.*": "drop()"}),
+    ],
+)
+def test_families(tiny, text, quick, tmp_path, name, words):
+    """Biases go with their rows, norms with their parts, and every network reads back."""
+    folder = str(tiny(name))
+    menu = survey(folder, str(text), format="packed", edits="channels,heads,drop", out=tmp_path / "menu", **quick)
+    chosen = {unit.name: parse("keep()") for unit in menu.units}
+    for end, edit in words.items():
+        (row,) = [row for row in chosen if row.endswith(end) and ("self_attn" in row) == ("self_attn" in end)]
+        chosen[row] = parse(edit)
+    made = Plan(chosen, {}, math.nan, math.nan, math.nan, "", dict(menu.about))
+    result = apply(folder, made, data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
+    assert result["export"]["logit_error"] < 1e-5 and result["spent"]["flops"] < menu.fixed["flops"] + sum(
+        cost[np.isfinite(cost)].max() for cost in menu.cost["flops"]
+    )
+
+
+def test_keep_and_pin_hold_on_both_sides(model, text, quick, tmp_path):
+    menu = survey(
+        str(model), str(text), format="packed", edits="bits,channels,heads,drop", out=tmp_path,
+        keep=("model.layers.0.mlp.down_proj",), pin={"layers.1.mlp.gate_up": "int(bits=4, group=0)"}, **quick,
+    )  # fmt: skip
+    at = {unit.name: u for u, unit in enumerate(menu.units)}
+    can = {
+        name: [str(e) for e, d in zip(menu.edits, menu.damage[u], strict=True) if np.isfinite(d)]
+        for name, u in at.items()
+    }
+    assert not any(word.startswith(("channels", "drop")) for word in can["model.layers.0.mlp.*"])
+    assert all("last='keep()'" in word or word == "keep()" for word in can["model.layers.0.mlp.*"])
+    pinned = [word for word in can["model.layers.1.mlp.*"] if word != "drop()"]
+    assert pinned and all("int(bits=4, group=0)" in word.partition("last")[0] for word in pinned)
+
+
+def test_what_cannot_be(model, text, quick, tmp_path, menu):
+    with pytest.raises(ExportError, match="holds a network in its own shape"):
+        cut(str(model), str(text), "60% flops", out=tmp_path, format="compressed-tensors", **quick)
+    chosen = by_hand(menu[1], mlp0="heads(keep=0.5)")
+    with pytest.raises(PlanError, match="no heads that could go"):
+        apply(str(model), chosen, data=str(text), out=tmp_path, menu=menu[0], **quick)
+    with pytest.raises(PlanError, match="cannot come after another cut"):
+        parse("channels(keep=0.5, then='drop()')")
