@@ -418,7 +418,7 @@ def _finish(
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
     pieces = (*map(str, range(len(case.units))), "rest")
-    files = disk.write(Finished(parts, pieces, units, inner), made)
+    files = disk.write(Finished(parts, pieces, units, inner, case.units), made)
     companions(case.checkpoint.folder, made)
     gone = told(case.units, units)
     config = {**case.checkpoint.config, **({SHAPES: gone} if gone else {})}

@@ -33,12 +33,12 @@ from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
-from secateur.parts.edits.both import Both
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.each import Each
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
-from secateur.parts.left import Shaping, count, narrowed
+from secateur.parts.left import Shaping, count, is_bias, narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, ExportError, Matrix, ModelError, PlanError, SecateurError, Unit
@@ -157,9 +157,10 @@ class Case:
         """Bytes of keys and values that a token leaves behind for a unit, at 16 bits a number."""
         if unit.side is None or unit.side.by != "heads" or unit.side.mixes or isinstance(edit, Drop):
             return 0
-        _, key, value = (width for section in unit.side.per for width in section)
-        n = count(unit)
-        return 2 * (key + value) * (edit.left(n) if isinstance(edit, Shaping) else n)
+        # rows of q, k and v that a KV head takes, of those of the three that this unit has
+        widths, n = [width for section in unit.side.per for width in section], count(unit)
+        kept = sum(widths[max(0, 1 - unit.side.at) :])
+        return 2 * kept * (edit.left(n) if isinstance(edit, Shaping) else n)
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""
@@ -185,7 +186,19 @@ def apart(unit: Unit) -> tuple[Unit, ...]:
     layers: dict[str, list[Matrix]] = {}
     for matrix in unit.matrices:
         layers.setdefault(place(matrix).module, []).append(matrix)
-    return tuple(replace(unit, name=name, matrices=tuple(some)) for name, some in layers.items())
+    return tuple(
+        replace(unit, name=name, matrices=tuple(some), **_sided(unit, some, at))
+        for at, (name, some) in enumerate(layers.items())
+    )
+
+
+def _sided(unit: Unit, some: Sequence[Matrix], at: int) -> dict[str, Any]:
+    """What is of one layer of a unit's side and vectors; what goes with all of it goes with the first."""
+    if unit.side is None:
+        return {}
+    per = tuple(unit.side.per[unit.matrices.index(m)] for m in some) if unit.side.per else ()
+    vectors = tuple(name for name in unit.vectors if any(is_bias(name, m) for m in some))
+    return {"vectors": vectors, "side": replace(unit.side, at=at, per=per, also=() if at else unit.side.also)}
 
 
 def joined(units: Sequence[Unit]) -> Unit:
@@ -254,7 +267,7 @@ def _shape(stream: Stream, format: str) -> None:
 
 def _misfit(unit: Unit, edit: Edit) -> str | None:
     """Why a unit cannot lose its shape like this, or None."""
-    if not isinstance(edit, Channels | Heads | Both | Drop) or (unit.kind == "channels" and isinstance(edit, Channels)):
+    if not isinstance(edit, Channels | Heads | Each | Drop) or (unit.kind == "channels" and isinstance(edit, Channels)):
         return None
     by = unit.side.by if unit.side else ""
     if isinstance(edit, Channels) and by != "channels":

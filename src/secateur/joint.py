@@ -1,8 +1,8 @@
-"""The menu of shapes and grids together: one row for both sides of an attention or an MLP, and every way to cut it.
+"""The menu of shapes and grids together: one row for all layers of an attention or an MLP, and every way to cut it.
 
-For each number of channels (KV heads) that may be left, what makes them and what mixes them each have a grid, or none.
-Of all pairs of grids those are offered that no other pair beats in bytes, in payload and in damage: so the best plan of
-grids alone is on this menu too, and the best plan of this menu is never worse.
+For each number of channels (KV heads) that may be left, every layer has a grid of its own, or none. Of all combinations
+those are offered that no other beats in bytes, in payload and in damage, or, where these are hundreds, those on the
+lower hull and some between: so the best plan of grids alone is on this menu too, to within a step of one row.
 """
 
 from __future__ import annotations
@@ -18,15 +18,22 @@ from secateur.case import Case, shapes_of
 from secateur.parts.correction import Correction
 from secateur.parts.damage import Row
 from secateur.parts.edits import text
-from secateur.parts.edits.both import Both
 from secateur.parts.edits.channels import SHARES, Channels
 from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.each import Each
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import count
 from secateur.price import price
 from secateur.shapes import ERROR, Measured
 from secateur.types import Edit, Unit
+
+#: how many combinations all rows have between them at their full shape, and how many times fewer at each smaller one
+MOST, FEWER = 8192, 4
+#: how few single edits are too few to choose from at smaller shapes
+FEW = 6
+#: of a language model's menu, in the order of `Case.resources`
+RESOURCES = ("bytes", "payload", "flops", "kv")
 
 
 @dataclass(frozen=True)
@@ -68,27 +75,33 @@ def offers_of(
     case: Case, units: Sequence[Unit], singles: Singles, seen: Measured, how: Correction, over: str
 ) -> list[Offer]:
     """Everything that a row of the menu can have."""
-    first = units[0]
-    if first.side is None:
+    if units[0].side is None:
         edits = [e for e in range(len(singles.edits)) if all(singles.can[unit.name][e] for unit in units)]
         return [_plain(case, units, singles, e, over) for e in edits]
-    makers = [unit for unit in units if unit.side and not unit.side.mixes]
-    mixers = [unit for unit in units if unit.side and unit.side.mixes]
-    free = len(makers) == len(mixers) and not any(unit.name in singles.kept for unit in units)
+    layers: dict[int, list[Unit]] = {}
+    for unit in units:
+        layers.setdefault(unit.side.at if unit.side else 0, []).append(unit)
+    mixers = layers.get(-1, [])
+    whole = mixers and len(layers) > 1 and len({len(some) for some in layers.values()}) == 1
+    free = whole and not any(unit.name in singles.kept for unit in units)
+    same = shapes_of(case.format) == "same"
     scale, spread = seen.scale(how)
     found: list[Offer] = []
-    for shape in _shapes(case, first) if free else [None]:
+    most = min(max(MOST // len(case.rows), 32), 512)
+    only: list[Sequence[int]] = [range(len(singles.edits))] * len(layers)
+    for shape in _shapes(case, units[0]) if free else [None]:
         lost, error = 0.0, 0.0
         if shape is not None:
             each = [how.total(seen.lost(unit.side.part, shape.left(count(unit)))) for unit in mixers if unit.side]
             lost = scale * math.fsum(each)
             error = math.hypot(ERROR * scale * math.hypot(*each), spread * lost)
-        sides = [_side(case, some, singles, shape, over) for some in (makers, mixers)]
-        found += _pairs(sides[0], sides[1], shape, lost, error, same=shapes_of(case.format) == "same")
-    able = free and shapes_of(case.format) == "any" and "drop" in case.kinds
+        sides = [_side(case, some, singles, shape, over, es) for some, es in zip(layers.values(), only, strict=True)]
+        if shape is None:  # smaller shapes are offered with what is worth it at the full one
+            only = [side.worth() for side in sides]
+        found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, same)
+    able = free and not same and "drop" in case.kinds
     if able and not any(case.refuses(unit, Drop()) for unit in units):
-        each = [how.total(seen.alone[unit.side.part, 0]) for unit in mixers if unit.side]
-        lost = scale * math.fsum(each)
+        lost = scale * math.fsum(how.total(seen.alone[unit.side.part, 0]) for unit in mixers if unit.side)
         none = dict.fromkeys(case.resources, 0.0)
         found.append(Offer(Drop(), none, lost, math.hypot(ERROR * lost, spread * lost)))
     return found
@@ -108,67 +121,108 @@ def _shapes(case: Case, unit: Unit) -> list[Channels | Heads | None]:
 
 @dataclass(frozen=True)
 class _Side:
-    """What one side of a row can have at one shape: edits, costs [edits, resources], damages, errors."""
+    """What one layer of a row (of all blocks that are cut alike) can have at one shape, or several layers together:
+    edits, by their place among the singles, [n, layers]; costs [n, resources], damages [n] and squared errors [n]."""
 
-    edits: list[Edit]
+    all: Sequence[Edit]
+    edits: np.ndarray
     cost: np.ndarray
     damage: np.ndarray
-    error: np.ndarray
-    resources: tuple[str, ...]
+    square: np.ndarray
+
+    def worth(self) -> list[int]:
+        """Edits that no other beats; all, where those are too few to choose from at other shapes."""
+        best = _undominated(np.c_[self.cost[:, :2], self.damage])
+        return [int(self.edits[k, 0]) for k in (best if len(best) > FEW else range(len(self.edits)))]
+
+    def taken(self, some: Sequence[int]) -> _Side:
+        return _Side(self.all, self.edits[some], self.cost[some], self.damage[some], self.square[some])
 
 
-def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over: str) -> _Side:
-    edits, cost, damage, error = [], [], [], []
-    for e, edit in enumerate(singles.edits):
-        whole = edit if shape is None else type(shape)(shape.keep, *([] if isinstance(edit, Keep) else [text(edit)]))
+def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over: str, only: Sequence[int]) -> _Side:
+    edits, cost, damage, square = [], [], [], []
+    for e in only:
+        edit = singles.edits[e]
+        whole = edit if shape is None else type(shape)(shape.keep, "" if isinstance(edit, Keep) else text(edit))
         able = all(singles.can[unit.name][e] for unit in units)
         if not able or any(case.refuses(unit, whole) for unit in units):
             continue
         prices = [price(case, unit, whole, over) for unit in units]
         share = 1.0 if shape is None else shape.left(count(units[0])) / count(units[0])
-        edits.append(edit)
+        edits.append([e])
         cost.append([float(sum(one[name] for one in prices)) for name in case.resources])
         damage.append(share * math.fsum(singles.rows[unit.name].damage[e] for unit in units))
-        error.append(share * math.hypot(*(singles.rows[unit.name].error[e] for unit in units)))
-    return _Side(edits, np.array(cost), np.array(damage), np.array(error), case.resources)
+        square.append(share**2 * math.fsum(singles.rows[unit.name].error[e] ** 2 for unit in units))
+    shaped = np.array(cost).reshape(len(edits), len(case.resources))
+    return _Side(singles.edits, np.array(edits, int).reshape(-1, 1), shaped, np.array(damage), np.array(square))
 
 
-def _pairs(makers: _Side, mixers: _Side, shape: Any, lost: float, error: float, same: bool) -> list[Offer]:
-    """The pairs of grids that no other beats; `same`: only those that are alike."""
-    if not makers.edits or not mixers.edits:
-        return []
-    i, j = (x.flatten() for x in np.meshgrid(range(len(makers.edits)), range(len(mixers.edits)), indexing="ij"))
-    if same:
-        alike = np.array([makers.edits[a] == mixers.edits[b] for a, b in zip(i, j, strict=True)])
-        i, j = i[alike], j[alike]
-    cost, damage = makers.cost[i] + mixers.cost[j], makers.damage[i] + mixers.damage[j]
-    best = _undominated(np.c_[cost[:, :2], damage])
+def _together(sides: Sequence[_Side], shape: Any, lost: float, error: float, most: int, same: bool) -> list[Offer]:
+    """What the layers of a row can have together, about `most` choices; `same`: only what is alike for all."""
+    first, *others = sides
+    for one in others:
+        i, j = (x.flatten() for x in np.meshgrid(range(len(first.edits)), range(len(one.edits)), indexing="ij"))
+        if same:
+            alike = first.edits[i, 0] == one.edits[j, 0]
+            i, j = i[alike], j[alike]
+        first = _Side(
+            first.all,
+            np.c_[first.edits[i], one.edits[j]],
+            first.cost[i] + one.cost[j],
+            first.damage[i] + one.damage[j],
+            first.square[i] + one.square[j],
+        )
+        first = first.taken(_thinned(first.cost, first.damage, most))
     return [
         Offer(
-            _named(shape, makers.edits[i[k]], mixers.edits[j[k]]),
-            dict(zip(makers.resources, cost[k].tolist(), strict=True)),
-            lost + float(damage[k]),
-            math.hypot(error, makers.error[i[k]], mixers.error[j[k]]),
+            _named(shape, [first.all[e] for e in first.edits[k]]),
+            {name: float(value) for name, value in zip(RESOURCES, first.cost[k], strict=True)},
+            lost + float(first.damage[k]),
+            math.hypot(error, math.sqrt(first.square[k])),
         )
-        for k in best
+        for k in range(len(first.edits))
     ]
 
 
-def _named(shape: Any, then: Edit, last: Edit) -> Edit:
-    """One edit that says the shape and both grids."""
-    words = ["" if isinstance(edit, Keep) else text(edit) for edit in (then, last)]
+def _named(shape: Any, edits: Sequence[Edit]) -> Edit:
+    """One edit that says the shape and what every layer has."""
+    alike = len(set(edits)) == 1
+    then = "" if alike and isinstance(edits[0], Keep) else "; ".join(map(text, edits[:1] if alike else edits))
     if shape is None:
-        return then if then == last else Both(words[0] or "keep()", words[1] or "keep()")
-    return type(shape)(shape.keep, words[0], "" if then == last else words[1] or "keep()")
+        return edits[0] if alike else Each(then)
+    return type(shape)(shape.keep, then)
+
+
+def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:
+    """Choices that no other beats in bytes, payload and damage; where they are more than `most`, those on the lower
+    hull of bytes and damage, and others evenly between."""
+    best = np.array(_undominated(np.c_[cost[:, :2], damage]), int)
+    if len(best) <= most:
+        return best.tolist()
+    best = best[np.lexsort((damage[best], cost[best, 0]))]
+    hull: list[int] = []
+    for k in best.tolist():
+        while len(hull) > 1 and _above(cost[:, 0], damage, hull[-2], hull[-1], k):
+            hull.pop()
+        hull.append(k)
+    between = best[np.linspace(0, len(best) - 1, max(most - len(hull), 2)).round().astype(int)]
+    return sorted({*hull, *between.tolist()})
+
+
+def _above(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:
+    """Whether point b lies on or above the line from a to c."""
+    return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))
 
 
 def _undominated(x: np.ndarray) -> list[int]:
     """Rows than which no other is as small everywhere and smaller somewhere; of twins the first."""
     order = np.lexsort(x.T[::-1])
     best: list[int] = []
+    least = np.empty((0, x.shape[1]))
     for k in order.tolist():
-        if not best or not (x[best] <= x[k]).all(1).any():
+        if not (least <= x[k]).all(1).any():
             best.append(k)
+            least = np.r_[least, x[k : k + 1]]
     return sorted(best)
 
 

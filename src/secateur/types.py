@@ -76,14 +76,20 @@ class Side:
     `part` is the part's name; `by` is what it can lose: "channels", "heads" (a KV head with the query heads that read
     it), or "" where it goes whole or not at all. `per` says of each matrix how many rows (of what mixes: columns) one
     of these takes, section after section: `((2, 1, 1),)` for a tensor that holds q, k and v one below the other.
-    `also` are stored tensors that go when all of it goes: norms before it, biases behind it.
+    `at` is its place among the part's layers, -1 for what mixes. `also` are stored tensors that go when all of it goes:
+    norms before it, biases behind it.
     """
 
     part: str
     by: str
-    mixes: bool
+    at: int = -1
     per: tuple[tuple[int, ...], ...] = ()
     also: tuple[str, ...] = ()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether this side mixes what the others make."""
+        return self.at < 0
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """A model that is cut and not yet a file: its tensors in pieces, and which edit every unit has had."""
+    """A model that is cut and not yet a file: its tensors in pieces, what is left of every unit, which edit that has
+    had, and what the units were before, where some may have lost their shape."""
 
     parts: Parts
     pieces: tuple[str, ...]
     units: tuple[Unit, ...]
     edits: Mapping[str, Edit]
+    before: tuple[Unit, ...] = ()
 
 
 class Disk(Protocol):

@@ -104,7 +104,7 @@ class TorchExport:
         called = str(self.source.folder)
         if self.network is None or self.prepare is None:
             empty = skeleton(self.source)  # type: ignore[arg-type]  # without a network it is a checkpoint on disk
-            if smaller := told([self._unit(unit.name) for unit in finished.units], finished.units):
+            if finished.before and (smaller := told(finished.before, finished.units)):
                 empty = reshaped(empty, smaller)
             program = traced(dress(empty, self.anatomy.sources, made), called)
         else:
@@ -112,10 +112,6 @@ class TorchExport:
             program = program_of(network, torch.zeros(2, *self.prepare.shape), (0,), called)
         folder.mkdir(parents=True, exist_ok=True)
         return [_save(program, folder / FILE)]
-
-    def _unit(self, name: str) -> Unit:
-        assert self.anatomy is not None
-        return next(unit for unit in self.anatomy.units if unit.name == name)
 
     def files(self, folder: Path) -> list[Path]:
         return [file for file in [folder / FILE] if file.exists()]

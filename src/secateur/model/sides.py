@@ -52,8 +52,8 @@ def _sides(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mi
     own = {m.tensor for unit in (makers, mixer) for m in unit.matrices} | {*biases, *behind}
     also = tuple(tensor for tensor in dict.fromkeys(stored) if tensor not in own)
     return (
-        replace(makers, vectors=tuple(biases), side=Side(name, by, False, made, also)),
-        replace(mixer, side=Side(name, by, True, mixed, behind)),
+        replace(makers, vectors=tuple(biases), side=Side(name, by, 0, made, also)),
+        replace(mixer, side=Side(name, by, -1, mixed, behind)),
     )
 
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from secateur.maths.channels import Removal, swift
 from secateur.model.factors import Factors
 from secateur.model.matrix import place
-from secateur.parts.edits.both import Both
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.each import Each
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Matrix, Unit
 
 #: edits that say by themselves what becomes of the weights that stay
-Shaping = Channels | Heads | Both
+Shaping = Channels | Heads | Each
 
 
 def narrowed(unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
@@ -30,9 +30,9 @@ def narrowed(unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
     if not isinstance(edit, Shaping):
         return unit, edit
     if unit.side is None:
-        return (unit, edit.side(False)) if isinstance(edit, Both) else (_coupled(unit, edit), edit.side(False))
-    inner, n = edit.side(unit.side.mixes), count(unit)
-    if isinstance(edit, Both) or not n:
+        return (unit, edit.side(-1)) if isinstance(edit, Each) else (_coupled(unit, edit), edit.side(-1))
+    inner, n = edit.side(unit.side.at), count(unit)
+    if isinstance(edit, Each) or not n:
         return unit, inner
     left = edit.left(n)
     if unit.side.mixes:
@@ -63,7 +63,7 @@ def stays(unit: Unit, matrix: Matrix, kept: Tensor) -> tuple[Tensor, Tensor]:
 
 def vector_stays(unit: Unit, name: str, kept: Tensor) -> Tensor:
     """Which numbers of one of a unit's vectors stay: those of the rows whose bias they are, else one a channel."""
-    own = next((m for m in unit.matrices if _is_bias(name, m)), None)
+    own = next((m for m in unit.matrices if is_bias(name, m)), None)
     return kept if unit.side is None or own is None else stays(unit, own, kept)[0]
 
 
@@ -97,17 +97,17 @@ def told(before: Sequence[Unit], after: Sequence[Unit]) -> dict[str, Any]:
             if was.side.mixes:
                 part |= {"mixer": place(was.matrices[0]).module, "rows": was.matrices[0].rows}
             else:
-                part["makers"] = [place(m).module for m in was.matrices]
+                part["makers"] += [place(m).module for m in was.matrices]
             part["also"] += was.side.also
         for m, one in zip(was.matrices, now.matrices, strict=False):
             if one != m:
                 shapes[place(m).parameter] = [one.cols, one.rows] if m.transposed else [one.rows, one.cols]
-                if m.rows != one.rows and any(_is_bias(name, m) for name in was.vectors):
+                if m.rows != one.rows and any(is_bias(name, m) for name in was.vectors):
                     shapes[f"{place(m).module}.bias"] = [one.rows]
     return {"shapes": shapes, "gone": gone} if shapes or gone else {}
 
 
-def _is_bias(name: str, matrix: Matrix) -> bool:
+def is_bias(name: str, matrix: Matrix) -> bool:
     return matrix.tensor.removesuffix("weight") == name.removesuffix("bias")
 
 

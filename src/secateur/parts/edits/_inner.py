@@ -1,5 +1,6 @@
-"""What is done to the weights that stay, when an edit takes something away first: `then` on what makes the channels,
-`last` on what mixes them; without `last` both get the same, without `then` nothing."""
+"""What is done to the weights that stay, when an edit takes something away first: one edit for all layers of a part, or
+one for each with `;` between, in the order of the network: `"int(bits=3); int(bits=3); int(bits=4)"` for gate, up and
+down."""
 
 from __future__ import annotations
 
@@ -13,20 +14,25 @@ from secateur.types import PlanError
 if TYPE_CHECKING:
     from secateur.types import Edit
 
-_WHOLE = ("channels", "heads", "drop", "both")
+_SHAPES = ("channels", "heads", "drop", "each")
 
 
 @cache
-def read(words: str) -> Edit:
-    """Menus have hundreds of these edits and a dozen words."""
-    edit = parse(words) if words else Keep()
-    if type(edit).__module__.rpartition(".")[2] in _WHOLE:
-        raise PlanError(
-            f"`{words}` cannot come after another cut of the shape", "name a grid, like int(bits=4, group=64)"
-        )
-    return edit
+def read(words: str) -> tuple[Edit, ...]:
+    """Menus have hundreds of these edits and a few dozen words."""
+    found = tuple(parse(one) for one in words.split(";")) if words else (Keep(),)
+    for edit in found:
+        if type(edit).__module__.rpartition(".")[2] in _SHAPES:
+            hint = "name a grid, like then='int(bits=8, group=0)'"
+            raise PlanError(f"`{edit}` cannot come after another cut of the shape", hint)
+    return found
 
 
-def side(then: str, last: str, mixes: bool) -> Edit:
-    """The edit of one side."""
-    return read(last if mixes and last else then)
+def nth(words: str, at: int) -> Edit:
+    """The edit of one layer of a part; -1 is the last, which mixes what the others make."""
+    found = read(words)
+    if len(found) == 1:
+        return found[0]
+    if at >= len(found) - 1:
+        raise PlanError(f"`{words}` says too little: one edit for all layers, or one for each", "add what is missing")
+    return found[at]

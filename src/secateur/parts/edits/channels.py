@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secateur.parts.edits import Part, text
-from secateur.parts.edits._inner import read, side
+from secateur.parts.edits._inner import nth
 from secateur.parts.edits.keep import Keep
 from secateur.types import PlanError
 
@@ -28,15 +28,14 @@ _STEPS = ((128, 1), (4096, 32), (math.inf, 256))
 
 @dataclass(frozen=True, repr=False)
 class Channels:
-    """The share `keep` of a unit's channels, one at least; what stays may be coded by another edit, `then`, and what
-    mixes the channels of a language model's MLP by yet another, `last`.
+    """The share `keep` of a unit's channels, one at least; what stays may be coded by another edit, `then`, or, of a
+    language model's MLP, each layer by one of its own, with `;` between.
 
     Its unit is a group of coupled layers: the first makes the channels, the last mixes them (`parts/narrow.py`).
     """
 
     keep: float
     then: str = ""
-    last: str = ""
 
     def __repr__(self) -> str:
         return text(self)
@@ -44,16 +43,16 @@ class Channels:
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
             raise PlanError(f"channels(keep={self.keep}) is not a share between 0 and 1", "write channels(keep=0.5)")
-        _ = self.side(False), self.side(True)
+        _ = self.side(-1)
 
     @property
     def inner(self) -> Edit:
         """What happens to the weights that stay."""
-        return read(self.then)
+        return self.side(-1)
 
-    def side(self, mixes: bool) -> Edit:
-        """What happens to the weights that stay, of what makes the channels or of what mixes them."""
-        return side(self.then, self.last, mixes)
+    def side(self, at: int) -> Edit:
+        """What happens to the weights that stay of one layer."""
+        return nth(self.then, at)
 
     def left(self, channels: int) -> int:
         """How many of so many channels stay; of many a multiple of 32, of thousands one of 256: groups and blocks of

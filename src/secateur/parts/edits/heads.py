@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secateur.parts.edits import text
-from secateur.parts.edits._inner import side
+from secateur.parts.edits._inner import nth
 from secateur.types import PlanError
 
 if TYPE_CHECKING:
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Heads:
-    """The share `keep` of the KV heads of an attention, one at least; `then` codes what stays of q, k and v, `last`
-    what stays of o (as `then`, if not said)."""
+    """The share `keep` of the KV heads of an attention, one at least; `then` codes what stays: one edit for all of
+    q, k, v and o, or one for each with `;` between."""
 
     keep: float
     then: str = ""
-    last: str = ""
 
     def __repr__(self) -> str:
         return text(self)
@@ -29,11 +28,11 @@ class Heads:
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
             raise PlanError(f"heads(keep={self.keep}) is not a share between 0 and 1", "write heads(keep=0.5)")
-        _ = self.side(False), self.side(True)
+        _ = self.side(-1)
 
-    def side(self, mixes: bool) -> Edit:
-        """What is done to the weights that stay."""
-        return side(self.then, self.last, mixes)
+    def side(self, at: int) -> Edit:
+        """What is done to the weights that stay of one layer."""
+        return nth(self.then, at)
 
     def left(self, heads: int) -> int:
         """How many of so many KV heads stay."""
