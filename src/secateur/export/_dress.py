@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from itertools import groupby
 from typing import Any
 
@@ -162,6 +163,7 @@ def _make_when_called(owner: nn.Module, names: tuple[str, ...]) -> None:
     """For the time of each call the owner has its parameters, under their names; what it holds are their makers."""
     plain = owner.forward
 
+    @wraps(plain)  # tracing asks for the names of its inputs
     def forward(*args: Any, **kwargs: Any) -> Any:
         values: Mapping[str, Any] = {name: owner._modules[name]() for name in names}  # type: ignore[misc]
         owner.__dict__.update(values)  # seen before the modules of the same names

@@ -80,7 +80,7 @@ class OnnxPictures:
             return dense_layout(unit, dtype)
         out: dict[str, Layout] = {}
         for m in unit.matrices:
-            out[f"{m.key}.codes"] = "U8", m.stored or (m.rows, m.cols)
+            out[f"{m.key}.codes"] = "U8", (m.cols, m.rows) if self._patchwise(m) else _shape(m)
             out[f"{m.key}.scale"] = "F32", (m.rows,)
             out[f"{m.key}.zero"] = "U8", (m.rows,)
             if self._biased(m):
@@ -93,7 +93,8 @@ class OnnxPictures:
         out: dict[str, Tensor] = {}
         for m in unit.matrices:
             tensors = coded[m.key].tensors
-            out[f"{m.key}.codes"] = (tensors["codes"].to(torch.int16) + 128).to(torch.uint8).reshape(_shape(m))
+            codes = (tensors["codes"].to(torch.int16) + 128).to(torch.uint8)
+            out[f"{m.key}.codes"] = codes.mT.contiguous() if self._patchwise(m) else codes.reshape(_shape(m))
             out[f"{m.key}.scale"] = tensors["scale"].float().reshape(m.rows).contiguous()
             out[f"{m.key}.zero"] = torch.full((m.rows,), 128, dtype=torch.uint8)
             if self._biased(m):
@@ -122,10 +123,13 @@ class OnnxPictures:
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
         cut = {m.tensor: m for u in finished.units if isinstance(finished.edits[u.name], Int) for m in u.matrices}
-        plain = _floats(self._with(held, cut), torch.zeros(2, *self.prepare.shape))
+        network = self._with(held, cut)
+        plain = _floats(network, torch.zeros(2, *self.prepare.shape))
         inputs = self.prepare(self.examples.x[:_PICTURES]).numpy()
         graph = Graph(type(plain)())
         graph.model.CopyFrom(plain)
+        state = network.state_dict()
+        graph.straighten({name: state[name].numpy() for name, m in cut.items() if self._patchwise(m)})
         roots = activations(graph, cut)
         grids = ranges(plain, roots.values(), inputs) if roots else {}
         self._whole_numbers(graph, cut, held, {name: grids[root][0] for name, root in roots.items()})
@@ -161,6 +165,27 @@ class OnnxPictures:
         return {"verified_in": said, "logit_error": rounded, "logit_error_exact": error}
 
     @cached_property
+    def _many(self) -> set[str]:
+        """Linear layers that see several places of a picture (patches), which the graph multiplies as matrices."""
+        found: set[str] = set()
+
+        def watch(path: str):
+            return lambda module, args, out: found.add(path) if args[0].dim() > 2 else None
+
+        linears = [(path, m) for path, m in self.network.named_modules() if isinstance(m, nn.Linear)]
+        hooks = [m.register_forward_hook(watch(path)) for path, m in linears]
+        try:
+            with torch.no_grad():
+                self.network(torch.zeros(2, *self.prepare.shape, device=next(self.network.parameters()).device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def _patchwise(self, matrix: Matrix) -> bool:
+        return place(matrix).module in self._many
+
+    @cached_property
     def _folded(self) -> dict[str, str]:
         """Normalisations that stand right behind a layer, with that layer: found by running the network once."""
         made: list[tuple[Any, str]] = []
@@ -187,6 +212,8 @@ class OnnxPictures:
 
     def _biased(self, matrix: Matrix) -> bool:
         path = place(matrix).module
+        if path in self._many:
+            return False  # a sum of its own in the graph, in floats
         return path in self._folded.values() or f"{path}.bias" in self.source.tensors
 
     def _bias(self, matrix: Matrix) -> str:
@@ -199,7 +226,7 @@ class OnnxPictures:
         network = copy.deepcopy(self.network).cpu()
         state = {name: held[name].float() for name in network.state_dict() if name in held}
         for name, m in cut.items():
-            codes = held[f"{m.key}.codes"].flatten(1).float() - 128
+            codes = self._codes(m, held).float()
             state[name] = (codes * held[f"{m.key}.scale"][:, None]).reshape(_shape(m))
         network.load_state_dict(state, strict=False)
         return network.eval()
@@ -219,12 +246,13 @@ class OnnxPictures:
         gone: set[str] = set()
         for node in graph.layers:
             weight, m = node.input[1], cut[node.input[1]]
-            codes = held[f"{m.key}.codes"].flatten(1).double() - 128
+            codes, turned = self._codes(m, held).double(), self._patchwise(m)
             folded = torch.from_numpy(values[weight]).flatten(1).double()
+            folded = folded.mT if turned else folded
             scale = ((folded * codes).sum(1) / codes.square().sum(1).clamp_min(1)).float()
             held[f"{m.key}.scale"] = torch.where(scale == 0, torch.full_like(scale, 1e-12), scale)
             names = [f"{m.key}.{part}" for part in ("codes", "scale", "zero")]
-            made.append(helper.make_node("DequantizeLinear", names, [f"{m.key}.near"], axis=0))
+            made.append(helper.make_node("DequantizeLinear", names, [f"{m.key}.near"], axis=int(turned)))
             gone.add(weight)
             node.input[1] = f"{m.key}.near"
             if len(node.input) > 2:
@@ -253,6 +281,11 @@ class OnnxPictures:
         nodes = list(whole.node)
         del whole.node[:]
         whole.node.extend(made + nodes)
+
+    def _codes(self, matrix: Matrix, held: Mapping[str, Tensor]) -> Tensor:
+        """Rows x columns, counted from the middle."""
+        codes = held[f"{matrix.key}.codes"].short() - 128
+        return codes.mT if self._patchwise(matrix) else codes.flatten(1)
 
     def _kept(self, finished: Finished, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What comes into the file: all that was priced."""

@@ -34,6 +34,46 @@ class Graph:
     def readers(self, name: str) -> list[Any]:
         return [node for node in self.model.graph.node if name in node.input]
 
+    def straighten(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Let products with these weights [outputs, inputs] read an initializer of the weight's name that lies inputs x
+        outputs. The exporter turns small weights itself, under a name of its own, and large ones in the graph."""
+        arrays: Any = import_module("onnx.numpy_helper")
+        held = {one.name: arrays.to_array(one) for one in self.model.graph.initializer if len(one.dims) == 2}
+        for node in [one for one in self.model.graph.node if one.op_type == "MatMul"]:
+            source, maker = node.input[1], self.made_by(node.input[1])
+            if maker is not None and maker.op_type == "Transpose":
+                name = maker.input[0] if maker.input[0] in weights else ""
+            else:
+                found = held.get(source)
+                like = (n for n, w in weights.items() if found is not None and np.array_equal(w.T, found))
+                name = next(like, "")
+            if name:
+                node.input[1] = name
+                self._exchange(name, weights[name].T)
+        self._sweep()
+
+    def _exchange(self, name: str, value: np.ndarray) -> None:
+        arrays: Any = import_module("onnx.numpy_helper")
+        whole = self.model.graph
+        rest = [one for one in whole.initializer if one.name != name]
+        del whole.initializer[:]
+        whole.initializer.extend([*rest, arrays.from_array(np.ascontiguousarray(value), name)])
+
+    def _sweep(self) -> None:
+        """Drop what nobody reads."""
+        whole = self.model.graph
+        wanted = {one.name for one in whole.output}
+        while True:
+            read = wanted | {name for node in whole.node for name in node.input}
+            kept = [node for node in whole.node if any(name in read for name in node.output)]
+            if len(kept) == len(whole.node):
+                break
+            del whole.node[:]
+            whole.node.extend(kept)
+        used = [one for one in whole.initializer if one.name in read]
+        del whole.initializer[:]
+        whole.initializer.extend(used)
+
     def behind(self, name: str) -> str:
         """The tensor behind a ReLU that alone reads this one, or this one."""
         readers = self.readers(name)
@@ -49,7 +89,7 @@ def activations(graph: Graph, cut: Iterable[str]) -> dict[str, str]:
     graph.layers = tuple(n for n in graph.model.graph.node if len(n.input) > 1 and n.input[1] in wanted)
     found: dict[str, str] = {}
     for node in graph.layers:
-        for name in (node.input[0], graph.behind(node.output[0])):
+        for name in (node.input[0], *([] if node.op_type == "MatMul" else [graph.behind(node.output[0])])):
             found.setdefault(name, name)
     for node in graph.model.graph.node:  # in the order in which they run
         if node.op_type in _MOVES and node.input[0] in found:

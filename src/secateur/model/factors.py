@@ -176,7 +176,8 @@ def backward(
         found = Collector(tuple(m for unit in mine for m in unit.matrices))
         # in a place of its own: a broken run must find the finished gradient as it was
         below = parked(states[-1].shape, work and work / "gradient", n + 1)
-        with stream.loaded(stream.blocks[i]), watch(stream.network, found.matrices, gradients=found):
+        seen = watch(stream.network, found.matrices, gradients=found, one_loss=stream.one_loss)
+        with stream.loaded(stream.blocks[i]), seen:
             _through_block(stream, i, states.pop(), gradient, below)
         gradient = below
         yield mine, found.factors(stream.places(tokens))

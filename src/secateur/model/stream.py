@@ -74,6 +74,9 @@ class _Recorder(nn.Module):
 class Stream:
     """A checkpoint, walked block by block. `tokens` passed to its methods are `samples x length`."""
 
+    #: every token has a loss of its own
+    one_loss = False
+
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 8):
         self.checkpoint, self.device, self.batch = checkpoint, torch.device(device), batch
         self.network = skeleton(checkpoint, device=self.device)

@@ -28,19 +28,25 @@ Gradients = Callable[[str, Tensor, Tensor], None]
 
 @contextmanager
 def watch(
-    root: nn.Module, matrices: Iterable[Matrix], inputs: Inputs | None = None, gradients: Gradients | None = None
+    root: nn.Module,
+    matrices: Iterable[Matrix],
+    inputs: Inputs | None = None,
+    gradients: Gradients | None = None,
+    one_loss: bool = False,
 ) -> Iterator[None]:
     """Inside, call `inputs` once per forward pass and tap, and `gradients` for every matrix on the backward pass.
 
     Paired tokens: summing `g x'` over all calls gives the weight's gradient (for an embedding, adding every g to its
-    token's row). Gradients flow also when no parameter asks for them, as long as the caller runs `backward` on
-    something that depends on a watched output. Nothing is reported of an expert that no token was sent to. What is
-    passed on is detached and in the network's number type.
+    token's row). With `one_loss` all tokens of a sample share one loss (a picture's patches), and a linear layer's are
+    reported as a convolution's: `examples x positions x cols`. Gradients flow also when no parameter asks for them, as
+    long as the caller runs `backward` on something that depends on a watched output. Nothing is reported of an expert
+    that no token was sent to. What is passed on is detached and in the network's number type.
     """
     eyes = _by_module(root, matrices, inputs, gradients)
     undo: list[Callable[[], None]] = []
     try:
         for path, eye in eyes.items():
+            eye.one_loss = one_loss
             module = root.get_submodule(path)
             if eye.stacked:
                 undo.append(_swap(module, eye))
@@ -80,7 +86,7 @@ class _Eye:
 
     def __init__(self, inputs: Inputs | None, gradients: Gradients | None):
         self.inputs, self.gradients = inputs, gradients
-        self.stacked = False
+        self.stacked = self.one_loss = False
         self.taps: dict[tuple[str, int | None], str] = {}
         self.rows: dict[tuple[str, int | None], list[tuple[str, int, int | None]]] = {}
 
@@ -106,6 +112,8 @@ class _Eye:
             self.see(("weight", None), x.reshape(-1), out, lambda g: g.flatten(0, -2) * scale)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             self.see(("weight", None), patches(module, x), out, lambda g: g.flatten(2).mT)
+        elif self.one_loss and x.dim() > 2:
+            self.see(("weight", None), x.flatten(1, -2), out, lambda g: g.flatten(1, -2))
         else:
             self.see(("weight", None), x.flatten(0, -2), out, lambda g: g.flatten(0, -2))
 

@@ -28,6 +28,8 @@ class Whole:
     """Stands for a `Stream`; `samples` passed to its methods are `Pictures`."""
 
     blocks = ("",)
+    #: a sample's positions share one loss
+    one_loss = True
 
     def __init__(
         self,

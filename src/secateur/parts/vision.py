@@ -105,14 +105,15 @@ def _file(path: Path) -> Vision:
     shapes = {name: entry.shape for name, entry in entries.items()}
     made = builtin.recognise(path.stem, shapes)
     network = builtin.filled(made.build(shapes), state, str(path))
+    prepare = builtin.prepared(made, path.stem, shapes)
     config = {
         "model_type": PREFIX + made.NAME,
         "architectures": [path.stem],
         "dtype": "float32",
-        "preprocessing": made.PREPARE.told(),
+        "preprocessing": prepare.told(),
         "original_parameters": sum(value.numel() for value in state.values()),
     }
-    return Vision(str(path), Held(path, config, state), network, made.PREPARE, (path,), held.bytes)
+    return Vision(str(path), Held(path, config, state), network, prepare, (path,), held.bytes)
 
 
 def _folder(path: Path, cut: bool) -> Vision:

@@ -1,6 +1,7 @@
 """Small architectures that we can build from the names and shapes of their tensors: one file each, found by its path.
 
-A file has `NAME` (what config.json calls it), `PREPARE` (what its examples become before the network sees them),
+A file has `NAME` (what config.json calls it), `PREPARE` (what its examples become before the network sees them; or
+`prepare(name, shapes)`, where that hangs on the file),
 `known(name, shapes)` (whether a file of that name with such tensors is one of its networks) and `build(shapes)`, which
 makes the network, in the widths that the tensors have: a network with fewer channels is built like any other.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.model.pictures import Prepare
 from secateur.types import ModelError
 
 #: every stored tensor -> its shape
@@ -43,6 +45,11 @@ def recognise(stem: str, shapes: Shapes) -> Any:
         f"{stem}.safetensors is of no architecture that is built in (its first tensor is `{first}`)",
         f"there are {', '.join(names())}; for others give `package.module:function` that returns the network",
     )
+
+
+def prepared(made: Any, stem: str, shapes: Shapes) -> Prepare:
+    """What the examples of a network in a file of this name become before it sees them."""
+    return made.prepare(stem, shapes) if hasattr(made, "prepare") else made.PREPARE
 
 
 def filled(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
