@@ -67,6 +67,7 @@ class Case:
     device: torch.device
     kinds: tuple[str, ...] = (edits_.BITS,)  # of edits, that menus are to offer
     apart: bool = False  # every unit is a row of the menu, also where two can lose their shape together
+    clock: Any = None  # a `Latency`, where seconds are to be priced
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -111,10 +112,11 @@ class Case:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """What a menu prices beside bits: FLOPs (of image models where channels can go), and KV bytes a token."""
+        """What a menu prices: FLOPs (of image models where channels can go), KV bytes a token, seconds if asked for."""
+        timed = ("seconds",) if self.clock else ()
         if isinstance(self.stream, Whole):
-            return ("bytes", "payload", "flops") if self.stream.groups else ("bytes", "payload")
-        return ("bytes", "payload", "flops", "kv")
+            return ("bytes", "payload", *(("flops",) if self.stream.groups else ()), *timed)
+        return ("bytes", "payload", "flops", "kv", *timed)
 
     @property
     def groups(self) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.apply import apply, carry_out, record, sides_of
 from secateur.case import Tell, open_case, silent, usual_format
+from secateur.latency import measured, timed
 from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
@@ -73,11 +74,14 @@ def cut(
     sides_of(round)
     kinds = needed(asked, edits_.asked(edits), is_vision(model))
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
+    case = timed(case) if "seconds" in asked.caps else case
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)
     save_plan(chosen, out / "plan.yaml")
     result = carry_out(case, chosen, out, out / "menu", round, seed, resume, tell)
+    if case.clock:
+        result |= {"latency": {"promised": chosen.spent["seconds"], "measured": measured(case, out)}}
     return record(out, result | {"resumed": taken_up or result["resumed"]}, begun)
 
 

@@ -11,7 +11,7 @@ from secateur.parts.edits.keep import Keep
 from secateur.types import Budget, BudgetError, Edit, Unit
 
 #: what a cut of an image model spends; of a language model there is more, for every token that it keeps
-RESOURCES = ("bytes", "bits_per_weight", "flops")
+RESOURCES = ("bytes", "bits_per_weight", "flops", "seconds")
 TOKENS = (*RESOURCES, "kv")
 
 
@@ -21,30 +21,33 @@ def check(budget: Budget, pictures: bool = False) -> None:
     for resource in (*budget.caps, *budget.share):
         if resource not in known:
             raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(known)}")
+    if "seconds" in budget.share:
+        raise BudgetError("a share of the seconds is of nothing that is known yet", 'say how long it may take: "20 ms"')
 
 
 def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tuple[str, ...]:
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
     caps = (*budget.caps, *budget.share)
-    if "flops" in caps:
+    if "flops" in caps or ("seconds" in caps and pictures):
         kinds = (*kinds, "channels") if pictures else (*kinds, *SHAPES)
     return tuple(dict.fromkeys((*kinds, *(SHAPES[1:] if "kv" in caps else ()))))
 
 
-def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, int]:
-    """What one unit takes: bytes of the file, the payload that bits per weight are counted from, FLOPs, and bytes of
-    keys and values."""
+def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, float]:
+    """What one unit takes: bytes of the file, the payload that bits per weight are counted from, FLOPs, bytes of
+    keys and values, and seconds."""
     layout = case.layout(unit, edit)
     all_ = {
         "bytes": sum(case.format.disk.tensor_bytes(name, one) for name, one in layout.items()),
         "payload": sum(layout_bytes(one) for one in layout.values()) if counted(unit, over) else 0,
         "flops": case.flops(unit, edit) if "flops" in case.resources else 0,
         "kv": case.kv(unit, edit) if "kv" in case.resources else 0,
+        "seconds": case.clock.seconds(unit, edit) if case.clock else 0.0,
     }
     return {name: all_[name] for name in case.resources}
 
 
-def fixed(case: Case, over: str) -> dict[str, int]:
+def fixed(case: Case, over: str) -> dict[str, float]:
     """What the rest of the file takes, whatever the plan."""
     disk, entries = case.format.disk, {name: case.checkpoint.tensors[name] for name in case.rest}
     rest = disk.layout_rest({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
@@ -55,6 +58,8 @@ def fixed(case: Case, over: str) -> dict[str, int]:
         more["flops"] = case.stream.elsewhere({place(matrix).module for unit in case.units for matrix in unit.matrices})
     if "kv" in case.resources:
         more["kv"] = case.stream.kv - sum(case.kv(unit, Keep()) for unit in case.units)
+    if case.clock:
+        more["seconds"] = case.clock.rest
     return {"bytes": disk.base_bytes() + stored, "payload": payload, **more}
 
 

@@ -97,6 +97,7 @@ def take_up(
         "edits": [text(edit) for edit in menu],
         "can": can,
         **{name: how[name] for name in ("over", "damage", "seed")},
+        **({"timed": True} if case.clock else {}),
     }
     job = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     if resume and (folder / "menu.json").exists():

@@ -185,7 +185,7 @@ def test_a_budget_below_the_cheapest_plan(fails, tiny, text, tmp_path):
     [
         (("-f", "compresed-tensors"), "there is no format `compresed-tensors`", "`compressed-tensors`"),
         (("-b", "four"), "cannot read the budget `four`", "bits/weight"),
-        (("-b", "20 ms"), "no menu prices `seconds` yet", "bits_per_weight and flops and kv"),
+        (("-b", "50% ms"), "a share of the seconds is of nothing that is known yet", "20 ms"),
         (("--over", "heads"), "`--over heads` is not known", "`all` or `linear`"),
         (("--keep", "nothing.like.it"), "`nothing.like.it` matches no unit", "units are named like"),
         (("--pin", "lm_head=int(bits=9)"), "int has 2 to 8 bits, not 9", ""),
