@@ -25,6 +25,7 @@ KNOBS = {
     "ggml": [{"kind": kind} for kind in (*SCALARS, *BOOKS)],
     "rank": [{"keep": 0.5}],  # a form: tests/maths/test_lowrank.py
     "sparse": [{"keep": 0.5}],  # a form: tests/maths/test_sparse.py
+    "each": [],  # edits of its sides, not its own
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},
