@@ -26,6 +26,7 @@ KNOBS = {
     "rank": [{"keep": 0.5}],  # a form: tests/maths/test_lowrank.py
     "sparse": [{"keep": 0.5}],  # a form: tests/maths/test_sparse.py
     "each": [],  # edits of its sides, not its own
+    "heads": [],  # no grid of its own
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},
