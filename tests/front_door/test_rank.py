@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.cut import cut
+from secateur.apply import apply
+from secateur.cut import plan
 from secateur.parts.menus import load_menu
 from secateur.survey import survey
 
 
 def test_a_cap_on_multiplications_is_kept_by_low_ranks(tiny, text, quick, tmp_path):
     budget = "75% flops, 9 bits/weight"
-    how = {"data": str(text), "format": "packed", "edits": "bits,rank", **quick}
-    told = cut(str(tiny("llama")), budget=budget, out=str(tmp_path / "out"), **how)
+    how, model = {"data": str(text), **quick}, str(tiny("llama"))
+    menu = survey(model, format="packed", edits="bits,rank", out=tmp_path / "menu", **how)
+    (chosen,) = plan(menu, [budget])
+    told = apply(model, chosen, out=tmp_path / "out", menu=tmp_path / "menu", **how)
     assert any(edit.startswith("rank") for edit in told["edits"].values())
+    assert told["spent"]["flops"] <= 0.75 * (menu.cost["flops"].max(1).sum() + menu.fixed["flops"])
     assert told["spent"]["bits_per_weight"] <= 9
     assert told["export"]["bytes_on_disk"] == told["spent"]["bytes"]
     assert told["export"]["logit_error"] < 1e-4
