@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from secateur.export import Parts
 from secateur.export._write import write_text
 from secateur.joint import Singles, offers_of
 from secateur.measure.compare import Comparison
-from secateur.methods.quantize.layerwise_quant import lim, zd
 from secateur.model.factors import Factors, backward
 from secateur.model.inputs import forward
 from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
+from secateur.notes import notes
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
 from secateur.parts.edits import asked, text
@@ -112,7 +112,7 @@ def take_up(
         made = _shaped(whole, Singles.of(case, menu, can, rows, skipped), correction, told, work, tell)
     else:
         made = _menu(case, menu, can, rows, correction, told)
-    made = replace(made, notes=_notes(whole))
+    made = replace(made, notes=notes(whole, _factors_of(case, work)))
     save_menu(made, folder)
     _tidy(work)
     return made, begun
@@ -258,6 +258,18 @@ def stored_factors(work: Path, at: int, unit: Unit) -> dict[str, Factors] | None
     return {m.key: Factors(held[f"a/{m.key}"], held[f"g/{m.key}"]) for m in unit.matrices}
 
 
+def _factors_of(case: Case, work: Path) -> Callable[[Matrix], Factors | None]:
+    """What the survey knows of any one matrix."""
+    owners = {m.key: (at, unit) for at, unit in enumerate(case.units) for m in unit.matrices}
+
+    def factors(matrix: Matrix) -> Factors | None:
+        if matrix.key not in owners:
+            return None
+        return (stored_factors(work, *owners[matrix.key]) or {}).get(matrix.key)
+
+    return factors
+
+
 def _store(work: Path, at: int, row: damages.Row) -> None:
     probes = {f"{level}/{key}": w.half().cpu() for level, cut in row.probes.items() for key, w in cut.items()}
     Parts(work / "probes").save(str(at), probes)
@@ -334,27 +346,6 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
                 states[level] = stream.through(i, hidden, hidden)
     tell("probes", len(stream.blocks), len(stream.blocks))
     return {level: compare(case, check, states[plain], states[level], cut(level, None)) for level in levels}
-
-
-def _notes(case: Case, windows: int = 8) -> dict[str, np.ndarray]:
-    """Scores of whole blocks that some allocators go by: one number for every row of the menu, nan outside blocks."""
-    stream = case.stream
-    if len(stream.blocks) < 2:  # scores compare blocks: of one there is nothing to say
-        return {}
-    hidden = stream.embed(case.calib[:windows])
-    by_block: dict[str, list[float]] = {"lim": [], "zd": []}
-    for i, path in enumerate(stream.blocks):
-        with stream.loaded(path):
-            leaving = stream.through(i, hidden)
-            matrices = [m for unit in case.units if unit.block == i for m in unit.matrices]
-            by_block["lim"].append(lim(hidden[:], leaving[:]))
-            by_block["zd"].append(zd([view(stream.network, m) for m in matrices]) if matrices else math.nan)
-        hidden = leaving
-    blocks = [units[0].block for units in case.rows.values()]
-    return {
-        name: np.array([math.nan if block is None else values[block] for block in blocks])
-        for name, values in by_block.items()
-    }
 
 
 # the menu

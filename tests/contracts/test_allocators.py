@@ -42,6 +42,10 @@ def make(seed=0, blocks=4, fixed=1000.0, alike=False):
         damage *= np.exp(rng.normal(0, 0.1, damage.shape))
         damage[1, 0] = np.inf  # this unit cannot have the cheapest
     block = {"lim": -rng.random(blocks).repeat(2), "zd": rng.random(blocks).repeat(2)}
+    block["outliers"] = np.ones(2 * blocks) if alike else rng.random(blocks).repeat(2)
+    block["gradients"] = np.ones(2 * blocks) if alike else rng.random(2 * blocks)
+    sizes = np.ones((2 * blocks, 1)) if alike else rng.random((2 * blocks, 1))
+    block["magnitudes"] = sizes * np.linspace(0, 3, 101)
     return Menu(
         units,
         EDITS,

@@ -31,6 +31,18 @@ class Form(Protocol):
         ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A form that leaves probes: matrices in some of its shapes, whose damage is known, to correct the whole by."""
+
+    def losses_and_probes(
+        self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[Form]
+    ) -> tuple[list[float], dict[int, tuple[float, Tensor]]]:
+        """As `losses`; and by a level, above 100 so that it is no number of bits, the damage in the metric and the
+        matrix."""
+        ...
+
+
 def is_form(grid: object) -> TypeGuard[Form]:
     """Whether this is a form, and not a grid of numbers."""
     return hasattr(grid, "settle")

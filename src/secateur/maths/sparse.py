@@ -6,6 +6,7 @@ is gone at zero, and its errors are made up for like any others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,11 @@ from .rounding import damage, nearest
 from .scores import height, wanda
 from .settle import Settled, settle
 
-#: how the damage after refitting, as a share of that of taking the same number away plainly, grows as less is kept,
-#: against keeping half: the same on all matrices of `lm-small` within 10%, while the share at half is 0.08 to 0.47
-GROWS = ((0.3, 1.35), (0.4, 1.13), (0.5, 1.0), (0.6, 0.92), (0.7, 0.87), (0.8, 0.85), (0.9, 0.85))
+#: how the logarithm of what refitting leaves (its damage as a share of plain pruning's) grows as less is kept, from
+#: none at half to one at a fifth: the same curve on all matrices of `lm-small`, where 0.08 to 0.47 are left at half
+CURVE = ((0.05, 2.37), (0.1, 1.73), (0.2, 1.0), (0.3, 0.55), (0.4, 0.23), (0.5, 0.0), (0.7, -0.29), (0.9, -0.47))
+#: what that one is where nothing was measured at a fifth
+RISE = 0.67
 #: turns and steps of the search where only the damage is asked for, and the share of its damage that a full one leaves
 QUICK, LEFT = (12, 10), 0.9
 #: the share of plain rounding that error feedback leaves on the weights that stay: 0.4 to 1 on `lm-small`
@@ -56,21 +59,33 @@ class Sparse:
         return Settled(values, kept, float(damage(w - values, *_damped(a, g))))
 
     def losses(self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[Any]) -> list[float]:
-        """One search for every family of patterns, at about half; other levels by what they would damage plainly."""
+        return self.losses_and_probes(w, a, g, forms)[0]
+
+    def losses_and_probes(
+        self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[Any]
+    ) -> tuple[list[float], dict[int, tuple[float, Tensor]]]:
+        """A quick search or two for every family of patterns; other levels by what they would damage plainly.
+
+        What was found of weights and of N:M is left as probes.
+        """
         if g is not None and not bool((g != 0).any()):
-            return [0.0] * len(forms)
+            return [0.0] * len(forms), {}
         scene = Scene.of(w, a, g)
         score = 0.5 * scene.scaled.square()
         plain = {form.pattern: float((score * ~form.pattern.mask(score)).sum()) for form in forms}
-        out = {}
+        out: dict[Pattern, float] = {}
+        probes: dict[int, tuple[float, Tensor]] = {}
         for some in _families(plain).values():
-            middle = min(some, key=lambda pattern: (abs(pattern.share - 0.5), pattern.share))
-            found = scene.damage(scene.pruned(middle.mask, *QUICK)[1])
-            gain = LEFT * found / max(plain[middle], 1e-30) / _grows(middle.share)
-            # where the quick search is no help plain pruning is not better: it is refitted too
-            out |= {pattern: plain[pattern] * gain * _grows(pattern.share) for pattern in some}
+            known = {}
+            for pattern in _measured(some):
+                values = scene.pruned(pattern.mask, *QUICK)[1]
+                found = scene.damage(values)
+                known[pattern.share] = LEFT * found / max(plain[pattern], 1e-30)
+                if pattern.high == pattern.wide == 1:
+                    probes[(200 if pattern.m else 100) + round(100 * pattern.share)] = found, values
+            out |= {pattern: plain[pattern] * _left(known, pattern.share) for pattern in some}
         rounded = {form: out[form.pattern] + _rounding(scene, score, form) for form in forms}
-        return [rounded[form] for form in forms]
+        return [rounded[form] for form in forms], probes
 
 
 def _families(patterns: Iterable[Pattern]) -> dict[Any, list[Pattern]]:
@@ -80,14 +95,26 @@ def _families(patterns: Iterable[Pattern]) -> dict[Any, list[Pattern]]:
     return found
 
 
-def _grows(share: float) -> float:
-    """`GROWS` at any share, straight between."""
-    (x, y), *rest = GROWS
-    for x1, y1 in rest:
-        if share <= x1:
-            return y + (y1 - y) * (share - x) / (x1 - x)
-        x, y = x1, y1
-    return y
+def _measured(some: Sequence[Pattern]) -> list[Pattern]:
+    """Those of a family on which the search is tried: the nearest to half, and to a fifth where that is another."""
+    near = [min(some, key=lambda pattern: (abs(pattern.share - share), pattern.share)) for share in (0.5, 0.2)]
+    return near if near[1].share < near[0].share - 0.15 else near[:1]
+
+
+def _left(known: dict[float, float], share: float) -> float:
+    """What refitting leaves at any share, along `CURVE` through what is known at one or two."""
+    (x, y), *more = sorted(known.items(), reverse=True)
+    rise = RISE
+    if more and min(y, more[0][1]) > 0:
+        rise = max(math.log(more[0][1] / y) / (_curve(more[0][0]) - _curve(x)), 0.0)
+    return y * math.exp(rise * (_curve(share) - _curve(x)))
+
+
+def _curve(share: float) -> float:
+    """`CURVE` at any share, straight between its points and beyond them."""
+    at = max(1, min(sum(x < share for x, _ in CURVE), len(CURVE) - 1))
+    (x, y), (x1, y1) = CURVE[at - 1], CURVE[at]
+    return y + (y1 - y) * (share - x) / (x1 - x)
 
 
 def _rounding(scene: Scene, score: Tensor, form: Sparse, rows: int = 32) -> float:

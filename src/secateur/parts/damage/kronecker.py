@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.maths.forms import is_form
+from secateur.maths.forms import Probed, is_form
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import Effort, Metric, swept, together, widened
 from secateur.model.factors import Factors
@@ -34,6 +34,8 @@ ROWS = 32
 Kind = tuple[int, str]
 #: for each kind of grid: damage after feedback over the plain damage, that damage, and the matrix rounded
 Gains = Mapping[Kind, tuple[float, float, Tensor]]
+#: for each level: the damage of the matrix in some form, and that matrix
+Probes = Mapping[int, tuple[float, Tensor]]
 
 
 def rows(
@@ -57,22 +59,30 @@ def rows(
     numbers = [(key, w, f, [None if is_form(grid) else grid for grid in some]) for key, w, f, some in asked]
     gains = _gains([(key, w, f, _typical(some)) for key, w, f, some in numbers])
     plains = _plains(numbers, gains)
+    shaped: dict[str, Probes] = {}
     for key, w, f, some in asked:
-        plains[key] |= _formed(w, f, some)
-    return {unit.name: _row(unit, grids[unit.name], factors, gains, plains) for unit in units}
+        found, shaped[key] = _formed(w, f, some)
+        plains[key] |= found
+    return {unit.name: _row(unit, grids[unit.name], factors, gains, plains, shaped) for unit in units}
 
 
-def _formed(w: Tensor, f: Factors, grids: Sequence[Any]) -> dict[int, float]:
-    """The damage of every form on offer, by its place; those of a family together."""
+def _formed(w: Tensor, f: Factors, grids: Sequence[Any]) -> tuple[dict[int, float], Probes]:
+    """The damage of every form on offer, by its place, those of a family together; and the probes that they leave."""
     families: dict[type, list[int]] = {}
     for at, grid in enumerate(grids):
         if is_form(grid):
             families.setdefault(type(grid), []).append(at)
     out: dict[int, float] = {}
+    probes: dict[int, tuple[float, Tensor]] = {}
     for places in families.values():
         some = [grids[at] for at in places]
-        out |= zip(places, some[0].losses(w, f.a, f.g, some), strict=True)
-    return out
+        if isinstance(some[0], Probed):
+            losses, more = some[0].losses_and_probes(w, f.a, f.g, some)
+            probes |= more
+        else:
+            losses = some[0].losses(w, f.a, f.g, some)
+        out |= zip(places, losses, strict=True)
+    return out, probes
 
 
 def _row(
@@ -81,6 +91,7 @@ def _row(
     factors: Mapping[str, Factors],
     gains: Mapping[str, Gains],
     plains: Mapping[str, Mapping[int, float]],
+    shaped: Mapping[str, Probes],
 ) -> Row:
     """Damages of every edit of one unit: the sum over its matrices."""
     damage, square = np.zeros(len(grids)), np.zeros(len(grids))
@@ -92,6 +103,9 @@ def _row(
             if matrix.key not in probes.setdefault(bits, {}):  # of two families the first
                 probes[bits][matrix.key] = values
                 expected[bits] = expected.get(bits, 0.0) + gain * plain
+        for level, (damaged, values) in shaped[matrix.key].items():
+            probes.setdefault(level, {})[matrix.key] = values.half()
+            expected[level] = expected.get(level, 0.0) + damaged
         for at, plain in plains[matrix.key].items():
             expectation = plain if is_form(grids[at]) else plain * _at(found, grids[at])
             damage[at] += expectation

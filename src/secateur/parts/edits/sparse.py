@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secateur.types import Edit, Unit
 
 #: shares of the weights that menus offer, and of N:M those that hardware or kernels know
-SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 N_OF_M = ((2, 4), (4, 8))
 #: bits of the grids that menus offer behind a mask, and the shares they are offered with
 CODED, THINNED = (8, 4), (0.7, 0.5)
@@ -69,6 +69,11 @@ class Sparse:
         """Rows are whole groups of so many inputs."""
         own = self.m or self.block
         return math.lcm(own, getattr(self.inner, "group", 0) or 1) if self.then else own
+
+    @property
+    def share(self) -> float:
+        """The share of the weights that stays."""
+        return self.n / self.m if self.m else self.keep
 
     @property
     def pattern(self) -> Pattern:
