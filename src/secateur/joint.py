@@ -1,8 +1,8 @@
 """The menu of shapes and grids together: one row for all layers of an attention or an MLP, and every way to cut it.
 
 For each number of channels (KV heads) that may be left, every layer has a grid of its own, or none. Of all combinations
-those are offered that no other beats in bytes, in payload and in damage, or, where these are hundreds, those on the
-lower hull and some between: so the best plan of grids alone is on this menu too, to within a step of one row.
+those are offered that no other beats in size and in damage, or, where these are hundreds, those on the lower hull and
+some between: so the best plan of grids alone is on this menu too, to within a step of one row.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Side:
 
     def worth(self) -> list[int]:
         """Edits that no other beats; all, where those are too few to choose from at other shapes."""
-        best = _undominated(np.c_[self.cost[:, :2], self.damage])
+        best = _undominated(self.cost, self.damage)
         return [int(self.edits[k, 0]) for k in (best if len(best) > FEW else range(len(self.edits)))]
 
     def taken(self, some: Sequence[int]) -> _Side:
@@ -172,7 +172,7 @@ def _together(sides: Sequence[_Side], shape: Any, lost: float, error: float, mos
             first.damage[i] + one.damage[j],
             first.square[i] + one.square[j],
         )
-        first = first.taken(_thinned(first.cost, first.damage, most))
+        first = first.taken(_thinned(first.cost, first.damage, most if one is sides[-1] else 4 * most))
     return [
         Offer(
             _named(shape, [first.all[e] for e in first.edits[k]]),
@@ -194,9 +194,9 @@ def _named(shape: Any, edits: Sequence[Edit]) -> Edit:
 
 
 def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:
-    """Choices that no other beats in bytes, payload and damage; where they are more than `most`, those on the lower
+    """Choices that no other beats in size and damage; where they are more than `most`, those on the lower
     hull of bytes and damage, and others evenly between."""
-    best = np.array(_undominated(np.c_[cost[:, :2], damage]), int)
+    best = np.array(_undominated(cost, damage), int)
     if len(best) <= most:
         return best.tolist()
     best = best[np.lexsort((damage[best], cost[best, 0]))]
@@ -214,16 +214,12 @@ def _above(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:
     return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))
 
 
-def _undominated(x: np.ndarray) -> list[int]:
-    """Rows than which no other is as small everywhere and smaller somewhere; of twins the first."""
-    order = np.lexsort(x.T[::-1])
-    best: list[int] = []
-    least = np.empty((0, x.shape[1]))
-    for k in order.tolist():
-        if not (least <= x[k]).all(1).any():
-            best.append(k)
-            least = np.r_[least, x[k : k + 1]]
-    return sorted(best)
+def _undominated(cost: np.ndarray, damage: np.ndarray) -> list[int]:
+    """Choices than which no cheaper one damages less; cheap is bytes and payload together, which differ by headers."""
+    size = cost[:, :2].sum(1)
+    order = np.lexsort((damage, size))
+    least = np.r_[np.inf, np.minimum.accumulate(damage[order])[:-1]]
+    return sorted(order[damage[order] < least].tolist())
 
 
 def _plain(case: Case, units: Sequence[Unit], singles: Singles, e: int, over: str) -> Offer:

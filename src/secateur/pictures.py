@@ -265,19 +265,21 @@ def agreement(
     return _svg(wide, high, label, parts, 'class="fits"')
 
 
-def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
-    """KL against bytes, both as they are on disk: a line a contestant, through its budgets, with 95% intervals."""
+def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
+    """KL against bytes on disk, or another resource: a line a contestant, through its budgets, with 95% intervals."""
     wide, high, left, right, bottom, top = 720.0, 380.0, 84.0, 500.0, 44.0, 12.0
-    sizes = [row["bytes"] for row in rows]
+    sizes = [row[by] for row in rows]
     edges = [
         edge for row in rows for edge in (row["kl"], row["kl_interval"][1], max(row["kl_interval"][0], row["kl"] / 2))
     ]
     low, up = math.log10(min(edges)), math.log10(max(edges))
     marks = [
-        by * 10.0**p for p in range(math.floor(low), math.ceil(up) + 1) for by in ((1, 2, 5) if up - low < 2 else (1,))
+        m * 10.0**p for p in range(math.floor(low), math.ceil(up) + 1) for m in ((1, 2, 5) if up - low < 2 else (1,))
     ]
     first, last = min(sizes), max(sizes)
-    unit, by = next((u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if last >= 2 * u[1]), ("bytes", 1.0))
+    names = ("GB", "MB", "kB", "bytes") if by == "bytes" else (f"G{by}", f"M{by}", f"k{by}", by)
+    unit, one = next((u for u in zip(names, (1e9, 1e6, 1e3), strict=False) if last >= 2 * u[1]), (names[-1], 1.0))
+    unit += ", the whole file" if by == "bytes" else ""
 
     def x(size: float) -> float:
         return left + 14 + (size - first) / max(last - first, 1e-9) * (right - left - 28)
@@ -294,25 +296,25 @@ def rivals(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{high - bottom}" y2="{high - bottom}"/>')
     for size in sorted({first, (first + last) / 2, last}):
-        parts.append(f'<text x="{x(size):.1f}" y="{high - bottom + 18}" text-anchor="middle">{size / by:.4g}</text>')
-    parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}, the whole file</text>')
+        parts.append(f'<text x="{x(size):.1f}" y="{high - bottom + 18}" text-anchor="middle">{size / one:.4g}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}</text>')
     parts.append(f'<text x="16" y="{(high - bottom) / 2}" transform="rotate(-90 16 {(high - bottom) / 2})" '
                  'text-anchor="middle">KL, nats</text>')  # fmt: skip
     for at, name in enumerate(dict.fromkeys(str(row["contestant"]) for row in rows)):
-        mine, dress = sorted((r for r in rows if r["contestant"] == name), key=lambda r: r["bytes"]), f"r{at % 8}"
-        line = " ".join(f"{x(r['bytes']):.1f},{y(r['kl']):.1f}" for r in mine)
+        mine, dress = sorted((r for r in rows if r["contestant"] == name), key=lambda r: r[by]), f"r{at % 8}"
+        line = " ".join(f"{x(r[by]):.1f},{y(r['kl']):.1f}" for r in mine)
         parts.append(f'<polyline class="{dress} rival" points="{line}"/>')
         for r in mine:
             a, b = (y(edge) for edge in r["kl_interval"])
-            at_x = f"{x(r['bytes']):.1f}"
+            at_x = f"{x(r[by]):.1f}"
             parts.append(f'<line class="{dress} rival" x1="{at_x}" x2="{at_x}" y1="{a:.1f}" y2="{b:.1f}"/>')
-            told = escape(f"{name}: {r['bytes']:,} bytes, KL {r['kl']:.4g}")
+            told = escape(f"{name}: {r[by]:,} {by}, KL {r['kl']:.4g}")
             parts.append(
                 f'<circle class="{dress}" cx="{at_x}" cy="{y(r["kl"]):.1f}" r="4"><title>{told}</title></circle>'
             )
         parts.append(f'<circle class="{dress}" cx="{right + 22}" cy="{22 + 20 * at}" r="4"/>')
         parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(name[-26:])}</text>')
-    return _svg(wide, high, "KL against bytes, a line a contestant", parts, 'class="fits"')
+    return _svg(wide, high, f"KL against {by}, a line a contestant", parts, 'class="fits"')
 
 
 def alone(svg: str, style: str) -> str:

@@ -3,8 +3,8 @@
 What is lost is measured: each attention and MLP with some of its KV heads or channels, and without it, in a network
 that is otherwise uncut, on a few windows of the text for correction. One walk over the blocks does all of it: a network
 that differs in block i is the plain one up to there, so its states are born at block i and walk on with all others.
-Between what was measured the curve follows the second order. What parts do to each other is seen in a few networks that
-are narrow everywhere.
+Between what was measured the curve follows the second order. What parts do to each other, and what it means to choose
+by measurements that have errors, is seen in a few networks that are narrow everywhere, where it seems to cost least.
 
 Sums of rounding errors are too low, and the survey's correction sets them right. So that the same correction serves
 both, losses that were measured go on the menu as the sums that it would make them of (`Correction.total`).
@@ -13,8 +13,9 @@ both, losses that were measured go on the menu as the sums that it would make th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ from secateur.parts.edits.heads import Heads
 from secateur.parts.left import columns, count, removal
 from secateur.types import Unit
 
-#: shares at which each part is measured, beside without it; and those of the networks that are narrow everywhere
+#: shares at which each part is measured, beside without it
 ALONE = {"channels": (0.75, 0.4), "heads": (0.5,)}
-TOGETHER: tuple[Mapping[str, float], ...] = ({"channels": 0.75}, {"heads": 0.5}, {"channels": 0.5, "heads": 0.75})
-#: windows that are measured on, at most
+#: shares of the parts' weights that are left in the networks that are narrow everywhere
+TOGETHER = (0.8, 0.6, 0.4)
+#: shares that those networks may choose from
+CHOICE = (0.9, 0.75, 0.5, 0.25, 0.1)
+#: windows that are measured on, at most; the networks that are narrow everywhere on others
 WINDOWS = 8
 #: relative error of a part's curve: one standard error of a KL on so few windows, and what is between the points
 ERROR = 0.15
@@ -80,126 +84,141 @@ class Measured:
 
 
 def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Measured:
-    """Walk the check windows through the network and through all that differ from it in one part, or are narrow
-    everywhere. `factors(unit)` are the survey's, by matrix."""
-    return _Walk(case, factors, work)(tell)
+    """Walk the check windows through the network and through all that differ from it in one part, and then others
+    through a few that are narrow everywhere. `factors(unit)` are the survey's, by matrix."""
+    windows = case.check if len(case.check) else case.calib
+    walk = _Walk(case, factors, work)
+    alone = walk(windows[:WINDOWS], {}, tell)
+    seen = Measured(walk.removals, alone, ())
+    cuts = {str(share): _cheapest(_options(case, seen), share) for share in TOGETHER}
+    others = windows[WINDOWS : 2 * WINDOWS] if len(windows) > WINDOWS else windows
+    found = walk(others, cuts, tell)
+    return replace(seen, together=[(list(cut.items()), found[name]) for name, cut in cuts.items() if cut])
+
+
+def _options(case: Case, seen: Measured) -> dict[str, list[tuple[int, float, float]]]:
+    """By part: what may be left of it, the weights that this takes away, and what is lost."""
+    out: dict[str, list[tuple[int, float, float]]] = {}
+    for unit in _mixers(case):
+        assert unit.side is not None
+        size = sum(one.size for one in case.units if one.side is not None and one.side.part == unit.side.part)
+        n, levels = count(unit), _levels(unit, dict.fromkeys(("channels", "heads"), CHOICE))
+        mine = [(left, size * (1 - left / n), seen.lost(unit.side.part, left)) for left in levels]
+        out[unit.side.part] = [(-1, 0.0, 0.0), *mine]
+    return out
+
+
+def _cheapest(options: Mapping[str, Sequence[tuple[int, float, float]]], share: float) -> dict[str, int]:
+    """What is left of each part that loses something, so that about this share of the weights stays, at least cost."""
+    most = sum(max(saved for _, saved, _ in one) for one in options.values())
+    low, high, best = 1e-15, 1e3, {}
+    for _ in range(80):
+        price = math.sqrt(low * high)
+        taken = {part: min(one, key=lambda o: o[2] - price * o[1]) for part, one in options.items()}
+        if sum(saved for _, saved, _ in taken.values()) > (1 - share) * most:
+            high, best = price, {part: left for part, (left, _, _) in taken.items() if left >= 0}
+        else:
+            low = price
+    return best
+
+
+def _mixers(case: Case) -> list[Unit]:
+    return [unit for unit in case.units if unit.side is not None and unit.side.mixes]
+
+
+def _levels(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[int]:
+    """How many channels or heads are left at these shares, where some are gone."""
+    assert unit.side is not None
+    n, make = count(unit), {"channels": Channels, "heads": Heads}.get(unit.side.by)
+    if make is None or not n:
+        return []
+    found = (make(share).left(n) for share in shares.get(unit.side.by, ()))
+    return [left for left in dict.fromkeys(found) if left < n]
 
 
 @dataclass
 class _Walk:
+    """All networks that differ from the plain one, block by block."""
+
     case: Case
     factors: Any
     work: Path
-    states: dict[Any, States] = field(default_factory=dict)
     removals: dict[str, Removal] = field(default_factory=dict)
 
-    def __call__(self, tell: Tell) -> Measured:
-        case, stream = self.case, self.case.stream
-        windows = (case.check if len(case.check) else case.calib)[:WINDOWS]
-        mixers = [unit for unit in case.units if unit.side is not None and unit.side.mixes]
-        self.copies = sum(1 + len(ALONE.get(u.side.by, ())) for u in mixers if u.side) + len(TOGETHER) + 1
-        plain = stream.embed(windows, self.work / "shapes-plain", copies=self.copies)
-        for level in range(len(TOGETHER)):
-            self.states[level] = self._born(plain, level)
-        wide: dict[int, list[Cut]] = {level: [] for level in range(len(TOGETHER))}
+    def __call__(self, windows: Tensor, wide: Mapping[str, Mapping[str, int]], tell: Tell) -> dict[Any, float]:
+        """KL of each to the plain network: of those that are narrow in one part, by part and what is left, or, where
+        some are given, of the `wide` ones that are narrow everywhere, by name."""
+        stream, mixers = self.case.stream, _mixers(self.case)
+        copies = 1 + (len(wide) or sum(1 + len(_levels(unit, ALONE)) for unit in mixers))
+        plain = stream.embed(windows, self.work / "shapes-plain", copies=copies)
+        states: dict[Any, States] = {name: self._born(plain, name, copies) for name in wide}
         for i, path in enumerate(stream.blocks):
-            tell("shapes", i, len(stream.blocks))
+            tell("shapes together" if wide else "shapes", i, len(stream.blocks))
             with stream.loaded(path):
                 mine = [unit for unit in mixers if unit.block == i]
-                for key, hidden in self.states.items():
-                    if not isinstance(key, int):
-                        stream.through(i, hidden, hidden)
                 known = {unit.name: self._known(unit) for unit in mine}
-                for unit in mine:
-                    for left in (*self._levels(unit, ALONE), 0):
+                for key, hidden in states.items():
+                    cuts = wide.get(key, {}) if wide else {}
+                    with ExitStack() as stack:
+                        for unit in mine:
+                            part = unit.side.part  # type: ignore[union-attr]
+                            if part in cuts:
+                                stack.enter_context(_cut(stream.network, unit, cuts[part], *known[unit.name]))
+                        stream.through(i, hidden, hidden)
+                for unit in mine if not wide else ():
+                    for left in (*_levels(unit, ALONE), 0):
                         key = (unit.side.part, left)  # type: ignore[union-attr]
-                        self.states[key] = self._born(plain, f"{i}-{len(self.states)}")
+                        states[key] = self._born(plain, f"{i}-{len(states)}", copies)
                         with _cut(stream.network, unit, left, *known[unit.name]):
-                            stream.through(i, plain, self.states[key])
-                for level, shares in enumerate(TOGETHER):
-                    cuts = [
-                        (unit, left)
-                        for unit in mine
-                        for left in self._levels(unit, {k: (v,) for k, v in shares.items()})
-                    ]
-                    wide[level] += [(unit.side.part, left) for unit, left in cuts]  # type: ignore[union-attr]
-                    self._through_all(i, level, cuts, known)
+                            stream.through(i, plain, states[key])
                 stream.through(i, plain, plain)
-        tell("shapes", len(stream.blocks), len(stream.blocks))
-        found = self._compared(windows, plain)
-        alone = {key: kl for key, kl in found.items() if not isinstance(key, int)}
-        return Measured(self.removals, alone, [(wide[level], found[level]) for level in wide if wide[level]])
-
-    def _through_all(self, i: int, level: int, cuts: Sequence[tuple[Unit, int]], known: Mapping[str, Any]) -> None:
-        """A network that is narrow everywhere goes through this block."""
-        stream = self.case.stream
-        contexts = [_cut(stream.network, unit, left, *known[unit.name]) for unit, left in cuts]
-        for one in contexts:
-            one.__enter__()
-        try:
-            stream.through(i, self.states[level], self.states[level])
-        finally:
-            for one in contexts:
-                one.__exit__(None, None, None)
+        tell("shapes together" if wide else "shapes", len(stream.blocks), len(stream.blocks))
+        return self._compared(windows, plain, states)
 
     def _known(self, unit: Unit) -> tuple[Tensor, Factors, Removal | None]:
         """A loaded unit's matrix, its factors and the order in which its channels go."""
         (m,) = unit.matrices
         w, known = view(self.case.stream.network, m).clone(), self.factors(unit)[m.key]
-        if not count(unit):
-            return w, known, None
-        found = removal(unit, w, known)
-        self.removals[unit.side.part] = found  # type: ignore[union-attr]
-        return w, known, found
+        part = unit.side.part  # type: ignore[union-attr]
+        if count(unit) and part not in self.removals:
+            self.removals[part] = removal(unit, w, known)
+        return w, known, self.removals.get(part)
 
-    def _levels(self, unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[int]:
-        """How many channels or heads are left at these shares, where some are gone."""
-        assert unit.side is not None
-        n, make = count(unit), {"channels": Channels, "heads": Heads}.get(unit.side.by)
-        if make is None or not n:
-            return []
-        found = (make(share).left(n) for share in shares.get(unit.side.by, ()))
-        return [left for left in dict.fromkeys(found) if left < n]
-
-    def _born(self, plain: States, name: Any) -> States:
-        room = parked(plain.shape, self.work / f"shapes-{name}", self.copies)
+    def _born(self, plain: States, name: Any, copies: int) -> States:
+        room = parked(plain.shape, self.work / f"shapes-{name}", copies)
         for start in range(0, len(plain), self.case.stream.batch):
             room[start : start + self.case.stream.batch] = plain[start : start + self.case.stream.batch]
         return room
 
-    def _compared(self, windows: Tensor, plain: States) -> dict[Any, float]:
-        """KL of each network to the plain one."""
-        stream, found = self.case.stream, {key: Comparison() for key in self.states}
+    def _compared(self, windows: Tensor, plain: States, states: Mapping[Any, States]) -> dict[Any, float]:
+        stream, found = self.case.stream, {key: Comparison() for key in states}
         step = stream.windows(plain.shape[1])
         with torch.no_grad(), stream.tail() as tail:
             for start in range(0, len(windows), step):
                 some = slice(start, start + step)
                 theirs, labels = stream.answers(tail(plain[some].to(self.case.device)), windows[some])
-                for key, hidden in self.states.items():
+                for key, hidden in states.items():
                     ours, _ = stream.answers(tail(hidden[some].to(self.case.device)), windows[some])
                     found[key].add(sums(ours, labels, theirs), labels.shape[1])
         return {key: one.kl for key, one in found.items()}
 
 
-class _cut:
+@contextmanager
+def _cut(network: Any, unit: Unit, left: int, w: Tensor, factors: Factors, found: Removal | None) -> Iterator[None]:
     """Inside, a loaded unit mixes only the channels or heads that are left, refitted, or none."""
-
-    def __init__(self, network: Any, unit: Unit, left: int, w: Tensor, factors: Factors, found: Removal | None):
-        (self.matrix,) = unit.matrices
-        self.network, self.w = network, w
-        self.bias = getattr(network.get_submodule(place(self.matrix).module), "bias", None) if not left else None
-        self.values = torch.zeros_like(w)
-        if left and found is not None:
-            some = columns(found.kept(left), sum(unit.side.per[0])).to(w.device)  # type: ignore[union-attr]
-            self.values[:, some] = refitted(w, factors.a.to(w.device), some)
-
-    def __enter__(self) -> None:
-        put(self.network, self.matrix, self.values)
-        self.before = None if self.bias is None else self.bias.detach().clone()
-        if self.bias is not None:
-            self.bias.detach().zero_()
-
-    def __exit__(self, *_: Any) -> None:
-        put(self.network, self.matrix, self.w)
-        if self.bias is not None and self.before is not None:
-            self.bias.detach().copy_(self.before)
+    (m,) = unit.matrices
+    values = torch.zeros_like(w)
+    if left and found is not None:
+        some = columns(found.kept(left), sum(unit.side.per[0])).to(w.device)  # type: ignore[union-attr]
+        values[:, some] = refitted(w, factors.a.to(w.device), some)
+    bias = getattr(network.get_submodule(place(m).module), "bias", None) if not left else None
+    before = None if bias is None else bias.detach().clone()
+    put(network, m, values)
+    if bias is not None:
+        bias.detach().zero_()
+    try:
+        yield
+    finally:
+        put(network, m, w)
+        if bias is not None and before is not None:
+            bias.detach().copy_(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 
@@ -58,7 +59,7 @@ def test_the_joint_menu_is_never_worse_than_bits_alone(menu, model, text, quick,
     bits = survey(str(model), str(text), format="packed", out=tmp_path, **quick)
     for budget in ("5 bits/weight", "40% bytes", "3.1 bits/weight"):
         (alone,), (joint,) = plan(bits, [budget]), plan(menu[1], [budget])
-        assert joint.damage <= alone.damage * 1.002
+        assert joint.damage <= alone.damage * 1.01  # a step of one row: there are six
 
 
 def test_two_caps_at_once(model, text, quick, tmp_path):
@@ -144,6 +145,20 @@ def test_families(tiny, text, quick, tmp_path, name, words):
     assert result["export"]["logit_error"] < 1e-5 and result["spent"]["flops"] < menu.fixed["flops"] + sum(
         cost[np.isfinite(cost)].max() for cost in menu.cost["flops"]
     )
+
+
+@pytest.mark.parametrize(("name", "width"), [("llama", "intermediate_size"), ("gpt2", "n_inner"), ("opt", "ffn_dim")])
+def test_the_same_shape_in_every_block_is_a_plain_model(tiny, text, quick, tmp_path, name, width):
+    """transformers itself loads it: fewer channels (and heads) in its configuration, nothing of ours beside."""
+    more = {"num_attention_heads": 8, "num_key_value_heads": 4} if name == "llama" else {}
+    folder = str(tiny(name, **more))
+    result = cut(folder, str(text), "85% flops", out=tmp_path, format="safetensors", edits="bits", **quick)
+    assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-3
+    config = json.loads((tmp_path / "config.json").read_text())
+    before = json.loads((tiny(name, **more) / "config.json").read_text())
+    assert "secateur_shapes" not in config
+    assert config[width] < (before[width] or 4 * 64) or config["num_key_value_heads"] < 4
+    assert result["spent"]["bytes"] == (tmp_path / "model.safetensors").stat().st_size
 
 
 def test_keep_and_pin_hold_on_both_sides(model, text, quick, tmp_path):

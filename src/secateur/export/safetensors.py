@@ -16,6 +16,7 @@ from secateur.export._verify import verify_in_transformers
 from secateur.export._vision import is_vision, verify_vision
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
+from secateur.model.load import SHAPES
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
@@ -52,7 +53,8 @@ class Safetensors:
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""
-        own = {key: value for key, value in config.items() if key != "quantization_config"}
+        own = {key: value for key, value in config.items() if key not in ("quantization_config", SHAPES)}
+        own |= widths(config, config[SHAPES]["shapes"]) if SHAPES in config else {}
         if any(unit.kind == "head" for unit in units):  # it is cut on its own, so nothing may tie it to the embedding
             own["tie_word_embeddings"] = False
         write_config(folder, own)
@@ -61,3 +63,29 @@ class Safetensors:
         if is_vision(folder):
             return verify_vision(folder, reference_logits, tokens)
         return verify_in_transformers(folder, reference_logits, tokens)
+
+
+#: what transformers calls the width of an MLP, by the layer that mixes its channels
+_WIDTHS = {
+    "down_proj": ("intermediate_size",),
+    "dense_4h_to_h": ("intermediate_size",),
+    "fc2": ("ffn_dim", "intermediate_size"),
+    "c_proj": ("n_inner",),
+}
+
+
+def widths(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The settings of a network in which every block has lost the same channels and heads; `shapes` are those of the
+    parameters that are smaller."""
+    out: dict[str, Any] = {}
+    for parameter, (first, *rest) in shapes.items():
+        layer = parameter.rpartition(".")[0].rpartition(".")[2]
+        if layer in ("k_proj", "q_proj") and rest:
+            heads = config["num_attention_heads"]
+            head = config.get("head_dim") or config["hidden_size"] // heads
+            name = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}[layer]
+            out |= {"head_dim": head, name: first // head}
+        elif layer in _WIDTHS:
+            name = next((name for name in _WIDTHS[layer] if name in config), _WIDTHS[layer][0])
+            out[name] = first if layer == "c_proj" else rest[0]  # GPT-2's are stored inputs x outputs
+    return out
