@@ -32,8 +32,6 @@ from secateur.types import Edit, Unit
 MOST, FEWER = 8192, 4
 #: how few single edits are too few to choose from at smaller shapes
 FEW = 6
-#: of a language model's menu, in the order of `Case.resources`
-RESOURCES = ("bytes", "payload", "flops", "kv")
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def offers_of(
         sides = [_side(case, some, singles, shape, over, es) for some, es in zip(layers.values(), only, strict=True)]
         if shape is None:  # smaller shapes are offered with what is worth it at the full one
             only = [side.worth() for side in sides]
-        found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, same)
+        found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, same, case.resources)
     able = free and not same and "drop" in case.kinds
     if able and not any(case.refuses(unit, Drop()) for unit in units):
         lost = scale * math.fsum(how.total(seen.alone[unit.side.part, 0]) for unit in mixers if unit.side)
@@ -157,7 +155,9 @@ def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over:
     return _Side(singles.edits, np.array(edits, int).reshape(-1, 1), shaped, np.array(damage), np.array(square))
 
 
-def _together(sides: Sequence[_Side], shape: Any, lost: float, error: float, most: int, same: bool) -> list[Offer]:
+def _together(
+    sides: Sequence[_Side], shape: Any, lost: float, error: float, most: int, same: bool, names: Sequence[str]
+) -> list[Offer]:
     """What the layers of a row can have together, about `most` choices; `same`: only what is alike for all."""
     first, *others = sides
     for one in others:
@@ -176,7 +176,7 @@ def _together(sides: Sequence[_Side], shape: Any, lost: float, error: float, mos
     return [
         Offer(
             _named(shape, [first.all[e] for e in first.edits[k]]),
-            {name: float(value) for name, value in zip(RESOURCES, first.cost[k], strict=True)},
+            {name: float(value) for name, value in zip(names, first.cost[k], strict=True)},
             lost + float(first.damage[k]),
             math.hypot(error, math.sqrt(first.square[k])),
         )
