@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from secateur.cut import cut, plan
 from secateur.export import packed
+from secateur.parts.menus import load_menu
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,14 @@ def test_masks_alone_meet_a_budget_and_the_zeros_are_on_disk(llama, text, tmp_pa
     assert 0.4 < zeros / weights < 0.6
     (dearer,) = plan(tmp_path / "menu", ["12 bits/weight"])
     assert dearer.damage < told["damage_predicted"]
+    menu = load_menu(tmp_path / "menu")
+    assert menu.about["correction"]["sums"], "masks leave probes"
+    inside = np.array([unit.block is not None for unit in menu.units])
+    assert np.isfinite(menu.notes["outliers"][inside]).all() and (menu.notes["gradients"][inside] > 0).all()
+    assert menu.notes["magnitudes"].shape == (len(menu.units), 101)
+    for name in ("owl", "ecoflap", "global-mp", "rd-prune"):
+        (other,) = plan(menu, ["9 bits/weight"], name)
+        assert other.spent["bits_per_weight"] <= 9 and other.damage >= told["damage_predicted"] * (1 - 1e-6)
 
 
 @pytest.mark.parametrize(

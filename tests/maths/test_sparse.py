@@ -84,6 +84,16 @@ def test_what_is_promised_is_about_what_comes():
     assert forms[0].losses(w, a, torch.zeros_like(g), forms) == [0.0] * len(forms)
 
 
+def test_probes_are_whole_matrices_of_known_damage():
+    w, a, g = problem()
+    forms = [Sparse(Pattern(share)) for share in (0.9, 0.5, 0.2)] + [Sparse(Pattern(n=2, m=4))]
+    losses, probes = forms[0].losses_and_probes(w, a, g, forms)
+    assert losses == forms[0].losses(w, a, g, forms) and set(probes) == {150, 120, 250}
+    metric = damped(a.double(), 0.01).float(), damped(g.double(), 0.01).float()
+    for found, values in probes.values():
+        assert found == pytest.approx(float(damage(w - values, *metric)), rel=1e-4)
+
+
 @pytest.mark.parametrize("grid", [Affine(4, 16), Affine(2, 0), Float("fp8"), Float("mxfp4"), Float("nvfp4")], ids=str)
 @pytest.mark.parametrize("pattern", PATTERNS[:3], ids=str)
 def test_pruned_then_coded(grid, pattern):
