@@ -1,0 +1,147 @@
+"""One menu for bits, channels, heads and layers, against each kind alone, at equal bytes and at equal FLOPs.
+
+    PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint
+    PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --only "60% flops, 3 MB"
+
+One survey of `lm-small` (or `--model`), format `packed`; then plans from the whole menu and from parts of it, each
+carried out and measured on windows that were held back (KL to the uncut model). `quarter` takes a quarter of the MLP
+channels and is measured on 64 windows of `heldout.txt`, as Torch-Pruning was in `../shared/peers`. Rows go into benchmarks/joint.csv,
+pictures into docs/guides. About half an hour on a free core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import ROOT, stamp, write_rows
+
+import secateur
+from secateur.cut import apply, plan, survey
+from secateur.measure import measure
+from secateur.parts.edits.channels import Channels
+from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.heads import Heads
+from secateur.parts.edits.keep import Keep
+from secateur.pictures import alone, rivals
+from secateur.types import Edit, Menu, Plan
+
+TABLE, PICTURE = ROOT / "benchmarks" / "joint.csv", ROOT / "docs" / "guides"
+SHARED = ROOT.parent / "shared"
+
+#: what of the menu each contestant may take
+KINDS: Mapping[str, Callable[[Edit], bool]] = {
+    "joint": lambda edit: True,
+    "bits": lambda edit: not isinstance(edit, Channels | Heads | Drop),
+    "channels": lambda edit: isinstance(edit, Keep) or (isinstance(edit, Channels) and not edit.then),
+    "shapes": lambda edit: isinstance(edit, Keep | Drop) or (isinstance(edit, Channels | Heads) and not edit.then),
+    "layers": lambda edit: isinstance(edit, Keep | Drop),
+}
+#: who is asked for what; a kind that cannot keep to a budget is left out
+ASKED = {
+    "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
+    "flops": {"75% flops": ("shapes", "channels", "layers"), "55% flops": ("shapes", "channels")},
+    "bytes": {"3 MB": ("joint", "bits"), "12 MB": ("bits", "shapes")},
+}
+
+
+def only(menu: Menu, able: Callable[[Edit], bool]) -> Menu:
+    """The menu with some of its edits."""
+    mask = np.array([able(edit) for edit in menu.edits])
+    return replace(menu, damage=np.where(mask, menu.damage, np.inf))
+
+
+def in_turn(menu: Menu, budget: str) -> Plan:
+    """Shapes for the FLOPs alone, and then, in those shapes, bits for the bytes."""
+    (shaped,) = plan(only(menu, KINDS["shapes"]), [budget.partition(",")[0]])
+    damage = menu.damage.copy()
+    for u, unit in enumerate(menu.units):
+        chosen = shaped.edits[unit.name]
+        same = [type(e) is type(chosen) and e.keep == chosen.keep if isinstance(chosen, Channels | Heads)
+                else e == chosen if isinstance(chosen, Drop) else KINDS["bits"](e) for e in menu.edits]  # fmt: skip
+        damage[u, ~np.array(same)] = np.inf
+    return plan(replace(menu, damage=damage), [budget])[0]
+
+
+def quarter(menu: Menu) -> Plan:
+    """A quarter of the MLP channels of the whole network, with shares chosen by damage: nothing else is touched."""
+    some = only(menu, KINDS["channels"])
+    mlps = [u for u, unit in enumerate(menu.units) if unit.name.endswith(".mlp.*")]
+    keep = menu.edits.index(Keep())
+    flops = menu.cost["flops"]
+    whole = flops[:, keep].sum() + menu.fixed["flops"]
+    return plan(some, [f"{whole - 0.25 * flops[mlps, keep].sum():.0f} flops"])[0]
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--model", default=str(SHARED / "models/lm-small"))
+    asked.add_argument("--data", default=str(SHARED / "data/lm/calib.txt"))
+    asked.add_argument("--work", type=Path, required=True)
+    asked.add_argument("--only", help="one budget, or `quarter`")
+    words = asked.parse_args()
+    where = words.work / "menu"
+    menu = survey(words.model, words.data, format="packed", edits="bits,channels,heads,drop", out=where)
+    if words.only in (None, "quarter"):
+        told = carried(words, quarter(menu), where)
+        rows = measure([words.model, str(words.work / "out")], SHARED / "data/lm/heldout.txt", samples=64)["rows"]
+        ppl = {"ppl_before": f"{rows[0]['perplexity']:.3f}", "ppl": f"{rows[1]['perplexity']:.3f}"}
+        keep({"capped": "quarter", "budget": "25% of the MLP channels", "kind": "channels"}, told | ppl)
+    for cap, budgets in ASKED.items():
+        for budget, kinds in budgets.items():
+            for kind in kinds if words.only in (None, budget) else ():
+                chosen = in_turn(menu, budget) if " " in kind else plan(only(menu, KINDS[kind]), [budget])[0]
+                keep({"capped": cap, "budget": budget, "kind": kind}, carried(words, chosen, where))
+    draw()
+
+
+def carried(words: Any, chosen: Plan, menu: Path) -> dict[str, Any]:
+    """What a plan comes to."""
+    told = apply(words.model, chosen, data=words.data, out=words.work / "out", menu=menu, resume=False)
+    kl, error = told["kl"], told["kl_error"]
+    return {
+        "bytes": told["spent"]["bytes"],
+        "flops": told["spent"]["flops"],
+        "kv": told["spent"]["kv"],
+        "kl_predicted": f"{told['kl_predicted']:.5f}",
+        "kl": f"{kl:.5f}",
+        "kl_error": f"{error:.5f}",
+        "loss_before": f"{told['loss_before']:.4f}",
+        "loss": f"{told['loss_after']:.4f}",
+        "seconds": f"{told['seconds']:.0f}",
+    }
+
+
+def keep(about: dict[str, str], told: Mapping[str, Any]) -> None:
+    row = {**about, **told, **stamp()}
+    write_rows(TABLE, [row], key=("capped", "budget", "kind"))
+    print(row, flush=True)
+
+
+def draw() -> None:
+    """One picture for bytes and one for FLOPs."""
+    with TABLE.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["kl"]) > 0]
+    style = (Path(secateur.__file__).parent / "page.css").read_text()
+    for by, others in (("bytes", ("bytes", "both")), ("flops", ("flops", "both"))):
+        points = [
+            {
+                "contestant": row["kind"],
+                by: int(float(row[by])),
+                "kl": float(row["kl"]),
+                "kl_interval": [float(row["kl"]) + side * 1.96 * float(row["kl_error"]) for side in (-1, 1)],
+            }
+            for row in rows
+            if row["capped"] in others and math.isfinite(float(row["kl_error"]))
+        ]
+        (PICTURE / f"joint-{by}.svg").write_text(alone(rivals(points, by), style))
+
+
+if __name__ == "__main__":
+    main()
