@@ -5,8 +5,8 @@
 
 One survey of `lm-small` (or `--model`), format `packed`; then plans from the whole menu and from parts of it, each
 carried out and measured on windows that were held back (KL to the uncut model). `quarter` takes a quarter of the MLP
-channels and is measured on 64 windows of `heldout.txt`, as Torch-Pruning was in `../shared/peers`. Rows go into benchmarks/joint.csv,
-pictures into docs/guides. About half an hour on a free core.
+channels and is measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows
+go into benchmarks/joint.csv, pictures into docs/guides. About half an hour on a free core.
 """
 
 from __future__ import annotations
