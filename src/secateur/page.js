@@ -216,7 +216,7 @@ function explore() {
     }
     return places;
   }
-  const leafName = (name) => name.split(".").slice(-1)[0];
+  const leafName = (name) => name.replace(/\.\*$/, "").split(".").slice(-1)[0];
   function layout() { // [key, x, y, wide, high, what] of every tile at this zoom
     const wide = box.clientWidth, high = box.clientHeight, sum = (us) => us.reduce((s, u) => s + area(u), 0);
     const [group, unit] = state.path, out = [];

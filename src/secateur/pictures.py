@@ -42,7 +42,7 @@ class Row:
     @property
     def role(self) -> str:
         """What it is in its block: the last word of its name."""
-        return self.name.rpartition(".")[2] if self.block is not None else "outside the blocks"
+        return self.name.removesuffix(".*").rpartition(".")[2] if self.block is not None else "outside the blocks"
 
 
 def by_depth(rows: Sequence[Row]) -> list[Row]:
