@@ -9,7 +9,6 @@ its runtime in the work folder; only then does it appear.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,33 +21,30 @@ from torch import Tensor
 
 from secateur.case import Case, Samples, Tell, also, compare, open_case, silent, work_folder
 from secateur.channels import Groups
-from secateur.export import Finished, Parts, companions, find, names
+from secateur.export import Parts
 from secateur.export._write import write_text
+from secateur.finish import finish, summary
 from secateur.maths.channels import refitted
 from secateur.maths.grids import Coded
 from secateur.maths.settle import Task, settle_all, together
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
-from secateur.model.load import SHAPES, trim
+from secateur.model.load import trim
 from secateur.model.matrix import place, put, view
 from secateur.model.parked import States, load, parked, save
-from secateur.model.whole import Whole
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.heads import Heads
-from secateur.parts.edits.keep import Keep
-from secateur.parts.left import count, narrowed, removal, stays, told, vector_stays
+from secateur.parts.left import count, narrowed, removal, stays, vector_stays
 from secateur.parts.menus import check_model, load_menu, load_plan
 from secateur.price import spent
 from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
-from secateur.types import Edit, ExportError, Matrix, Plan, PlanError, SecateurError, Unit
+from secateur.types import Edit, Matrix, Plan, PlanError, SecateurError, Unit
 
 #: how weights are put on their grids, by the number of sides that errors are fed back along
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
-#: bytes of float32 weights up to which the runtime loads an export whole; above, a few blocks at a time
-WHOLE = 256 * 2**20
 
 
 def apply(
@@ -109,9 +105,9 @@ def carry_out(
     walk = Walk(case, edits, sides, factors, work)
     compared, logits = walk(tell)
     spends = spent(case, edits, str(plan.about.get("over", "all")))
-    exported = _finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
+    exported = finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
     shutil.rmtree(work)
-    result = _told(case, plan, edits, compared, walk.found, exported)
+    result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 
 
@@ -393,93 +389,3 @@ class Walk:
         if unit.name not in self.kept:
             return slice(None), slice(None)
         return stays(unit, matrix, self.kept[unit.name])
-
-
-# the file
-
-
-def _finish(
-    case: Case,
-    edits: Mapping[str, Edit],
-    quoted: float,
-    work: Path,
-    out: Path,
-    seen: tuple[Samples, Tensor],
-    tell: Tell,
-) -> dict[str, Any]:
-    """Stitch the parts into the model, add what belongs beside it, let the runtime read it, and put it in its place."""
-    parts, made, disk = Parts(work / "parts"), work / "export", case.format.disk
-    rest = {name: case.checkpoint.read(name) for name in case.rest}
-    if Parts(work).has("renewed"):
-        rest |= {name: value.to(rest[name].dtype) for name, value in Parts(work).load("renewed").items()}
-    parts.save("rest", disk.encode_rest(rest))
-    left = {unit.name: narrowed(unit, edits[unit.name]) for unit in case.units}
-    units, inner = tuple(unit for unit, _ in left.values()), {name: edit for name, (_, edit) in left.items()}
-    tell("writing", 0, 2)
-    shutil.rmtree(made, ignore_errors=True)
-    pieces = (*map(str, range(len(case.units))), "rest")
-    files = disk.write(Finished(parts, pieces, units, inner, case.units), made)
-    companions(case.checkpoint.folder, made)
-    gone = told(case.units, units)
-    config = {**case.checkpoint.config, **({SHAPES: gone} if gone else {})}
-    case.format.finish(made, config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
-    written = disk.priced(files)
-    if written != quoted:
-        raise ExportError(f"the file was priced at {quoted} bytes and came to {written}", "please report this")
-    tell("writing", 1, 2)
-    large = 4 * sum(entry.size for entry in case.checkpoint.tensors.values()) > WHOLE
-    verified = case.format.verify(made, None if large else seen[1], case.stream.inputs(seen[0]))
-    put_in_place(made, out, files)
-    tell("writing", 2, 2)
-    return {
-        "format": case.format.name,
-        "files": [file.name for file in files],
-        "bytes_on_disk": sum((out / file.name).stat().st_size for file in files),
-        "bytes_priced": written,
-        **verified,
-    }
-
-
-def put_in_place(made: Path, out: Path, files: Sequence[Path]) -> None:
-    """Move a finished model over the one that may be there, of any format. What stands beside comes first, then the
-    files themselves, then config.json: a folder that has it, or a file that needs none, is whole."""
-    (out / "config.json").unlink(missing_ok=True)
-    for old in {old for name in names() for old in find(name).disk.files(out)}:
-        old.unlink()
-    for file in sorted(made.iterdir(), key=lambda file: (file.name == "config.json", file in files)):
-        os.replace(file, out / file.name)
-    made.rmdir()
-
-
-def _told(
-    case: Case, plan: Plan, edits: Mapping[str, Edit], compared: Comparison, found: Found, exported: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The JSON object of the contract; for image models with the accuracy beside the loss."""
-    pictures = isinstance(case.stream, Whole)
-    touched = sum(m.size for u in case.units if not isinstance(edits[u.name], Keep) for m in u.matrices)
-    everything = sum(entry.size for entry in case.checkpoint.tensors.values())
-    reasons = {one["unit"]: one["reason"] for one in plan.about.get("skipped", ())}
-    kept = [row for row, units in case.rows.items() if isinstance(edits[units[0].name], Keep)]
-    skipped = [{"unit": name, "reason": reasons.get(name, "the plan keeps it")} for name in kept]
-    skipped += [{"unit": name, "reason": why} for name, why in case.skipped]
-    return {
-        "model": str(case.checkpoint.folder),
-        "budget": {"asked": plan.budget, **dict(plan.about.get("caps", {}))},
-        "loss_before": compared.reference_loss,
-        "loss_after": compared.loss,
-        **({"accuracy_before": compared.reference_accuracy, "accuracy_after": compared.accuracy} if pictures else {}),
-        "damage_predicted": plan.damage,
-        "damage_error": plan.error,
-        "damage_measured": compared.rise,
-        "damage_measured_error": compared.rise_error,
-        "damage_floor": plan.bound,
-        "kl_predicted": plan.about.get("kl_predicted"),
-        "kl": compared.kl,
-        "kl_error": compared.kl_error,
-        "agreement": compared.agreement,
-        "coverage": touched / everything,
-        "skipped": skipped,
-        "bad_rows": found.bad_rows,
-        "export": dict(exported),
-        "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()},
-    }

@@ -6,10 +6,9 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +40,7 @@ from secateur.parts.edits.keep import Keep
 from secateur.parts.left import Shaping, count, is_bias, narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
-from secateur.types import Edit, ExportError, Matrix, ModelError, PlanError, SecateurError, Unit
+from secateur.types import Edit, ExportError, Matrix, ModelError, SecateurError, Unit
 
 #: windows of tokens, or examples with labels
 Samples = Any
@@ -341,64 +340,6 @@ def _model_type(checkpoint: Checkpoint | Held, stream: Any) -> str:
     if not sizes:
         raise ModelError(f"{checkpoint.folder} holds no matrix that can be cut", "`secateur inspect` says why")
     return max(sizes, key=lambda name: (sizes[name], name))
-
-
-def offers(
-    case: Case, over: str, keep: Sequence[str], pin: Mapping[str, str]
-) -> tuple[tuple[Edit, ...], list[list[bool]], list[dict[str, str]]]:
-    """The edits of the menu, which row can have which, and the rows that can have none but `keep`, with reasons."""
-    if over not in ("all", "linear"):
-        raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
-    pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
-    grids = tuple(kind for kind in case.kinds if not case.shaped or kind not in SHAPES)
-    menu = tuple(dict.fromkeys([*edits_.offered(grids, case.format.edits()), *pinned.values()]))
-    within = [unit for unit in case.units if over == "all" or unit.block is not None]
-    _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
-    _all_match(keep, case.units)
-    can, skipped = [], []
-    for row, units in zip(case.row_units(), case.rows.values(), strict=True):
-        fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, u) for u in units if u in within)}
-        refusals = [next(filter(None, (case.refuses(unit, edit) for unit in units)), None) for edit in menu]
-        if fixed:
-            can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
-            continue
-        why = _left_alone(units, over, keep)
-        can.append([edit == Keep() if why else refusal is None for edit, refusal in zip(menu, refusals, strict=True)])
-        if sum(can[-1]) == 1:
-            reason = why or next(filter(None, refusals), None)  # none where nothing else is on the menu
-            skipped += [{"unit": row.name, "reason": reason}] if reason else []
-    return menu, can, skipped
-
-
-def _pinned(row: Unit, fixed: Mapping[str, Edit], menu: Sequence[Edit], refusals: Sequence[str | None]) -> Edit:
-    """The one edit that a row is pinned to, if it can have it."""
-    (first, edit), *others = fixed.items()
-    if clash := next((pattern for pattern, other in others if other != edit), None):
-        raise PlanError(f"`{first}` and `{clash}` pin `{row.name}` to two edits", "pin it once")
-    if why := refusals[menu.index(edit)]:
-        raise PlanError(f"`{row.name}` cannot be {edits_.text(edit)}: {why}", "pin another edit")
-    return edit
-
-
-def _left_alone(units: Sequence[Unit], over: str, keep: Sequence[str]) -> str | None:
-    """Why the user wants these units left as they are, or None."""
-    for pattern in keep:
-        if any(_matches(pattern, unit) for unit in units):
-            return f"kept by --keep {pattern}"
-    outside = over == "linear" and all(unit.block is None for unit in units)
-    return "not a linear layer of a block (--over linear)" if outside else None
-
-
-def _all_match(patterns: Iterable[str], units: Sequence[Unit], where: str = "") -> None:
-    for pattern in patterns:
-        if not any(_matches(pattern, unit) for unit in units):
-            example = units[len(units) // 2].name
-            raise PlanError(f"`{pattern}` matches no unit{where}", f"units are named like `{example}`")
-
-
-def _matches(pattern: str, unit: Unit) -> bool:
-    """A pattern names a unit or one of its members, whole, with wildcards, or as a part between dots."""
-    return any(fnmatchcase(f".{name}.", f"*.{pattern}.*") for name in (unit.name, *unit.members))
 
 
 def compare(

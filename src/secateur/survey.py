@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
-from secateur.case import Case, Tell, about, compare, offers, open_case, silent, usual_format, work_folder
+from secateur.case import Case, Tell, about, compare, open_case, silent, usual_format, work_folder
 from secateur.channels import Groups
 from secateur.export import Parts
 from secateur.export._write import write_text
@@ -36,6 +36,7 @@ from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.notes import notes
+from secateur.offers import offers
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
 from secateur.parts.edits import asked, text
