@@ -24,9 +24,11 @@ def offers(
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
     _all_match(keep, case.units)
     can, skipped = [], []
+    refused: dict[Edit, str | None] = {}
     for row, units in zip(case.row_units(), case.rows.values(), strict=True):
         fixed = {p: edit for p, edit in pinned.items() if any(_matches(p, u) for u in units if u in within)}
         refusals = [next(filter(None, (case.refuses(unit, edit) for unit in units)), None) for edit in menu]
+        refused |= {e: why for e, why in zip(menu, refusals, strict=True) if refused.get(e, "") is not None}
         if fixed:
             can.append([edit == _pinned(row, fixed, menu, refusals) for edit in menu])
             continue
@@ -35,7 +37,18 @@ def offers(
         if sum(can[-1]) == 1:
             reason = why or next(filter(None, refusals), None)  # none where nothing else is on the menu
             skipped += [{"unit": row.name, "reason": reason}] if reason else []
+    if set(case.kinds) != set(edits_.kinds()):  # who asks for all takes what there is
+        _all_held(case, grids, refused)
     return menu, can, skipped
+
+
+def _all_held(case: Case, kinds: Sequence[str], refused: Mapping[Edit, str | None]) -> None:
+    """PlanError if edits of a kind that was asked for fit no unit at all."""
+    for kind in kinds:
+        own = {edit: why for edit, why in refused.items() if edits_.text(edit).partition("(")[0] == kind}
+        if own and all(own.values()):
+            said = f"no unit can be `{kind}` in the format `{case.format.name}`: {next(iter(own.values()))}"
+            raise PlanError(said, "`--format packed` holds any edit; or leave it out of --edits")
 
 
 def _pinned(row: Unit, fixed: Mapping[str, Edit], menu: Sequence[Edit], refusals: Sequence[str | None]) -> Edit:

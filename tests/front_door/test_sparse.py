@@ -9,11 +9,18 @@ import torch
 from secateur.cut import cut, plan
 from secateur.export import packed
 from secateur.parts.menus import load_menu
+from secateur.types import PlanError
 
 
 @pytest.fixture(scope="module")
 def llama(tiny):
     return tiny("llama")
+
+
+def test_a_format_that_holds_no_masks_says_so_before_the_long_part(llama, text, tmp_path, quick):
+    with pytest.raises(PlanError, match="no unit can be `sparse` in the format `compressed-tensors`") as caught:
+        cut(str(llama), str(text), "9 bits/weight", out=tmp_path, edits="sparse", **quick)
+    assert "--format packed" in caught.value.hint and not (tmp_path / "menu" / "menu.json").exists()
 
 
 def test_masks_alone_meet_a_budget_and_the_zeros_are_on_disk(llama, text, tmp_path, quick):

@@ -4,7 +4,7 @@ Paper: Csordas et al., Do Language Models Use Their Depth Efficiently? (arXiv 25
 Wing: probe
 Shape: law
 Applies to: decoders whose blocks add to a residual stream
-Use: from secateur.methods.probe.depth_efficiency import trace, effects
+Use: secateur survey MODEL --data text.txt --edits drop --format packed -o menu
 
 `trace` gives the relative contributions of attention, MLP and block, and the cosines of each with the stream it joins:
 negative erases, positive strengthens. `effects` leaves one block out at a time (not at the first position) and tells

@@ -5,7 +5,7 @@ Paper: Sung et al., ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for Vis
 Wing: prune
 Shape: cut
 Applies to: the blocks of any network, with any pruning behind it
-Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse --over linear --allocate ecoflap -o out
+Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse -f packed --allocate ecoflap -o out
 
 The loss is taken with a layer's weights moved a little along noise, forwards and back; the mean size of the slope is
 sqrt(2/pi) of the gradient's norm (`probed`). What a block must keep at least is sure, and the rest of the budget is

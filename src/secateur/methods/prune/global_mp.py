@@ -5,7 +5,7 @@ Paper: Gupta et al., Is Complexity Required for Neural Network Pruning? A Case S
 Wing: prune
 Shape: cut
 Applies to: linear layers, convolutions, embeddings
-Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse --allocate global-mp -o out
+Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse -f packed --allocate global-mp -o out
 
 The mask of the largest k weights of the whole network keeps the most energy, sum w^2, of all masks of k. It knows
 nothing of data, and layers whose weights are small by their scale may vanish: so each keeps a floor of `least` weights.

@@ -5,7 +5,7 @@ Paper: Yin et al., Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sa
 Wing: prune
 Shape: cut
 Applies to: the blocks of a transformer, with any pruning behind it
-Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse --over linear --allocate owl -o out
+Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse -f packed --allocate owl -o out
 
 Every weight's size times the size of its input is held against `m` times the mean over its block; the share that is
 above tilts the share of weights that the block keeps, by at most `spread` either way.

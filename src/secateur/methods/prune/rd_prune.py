@@ -5,7 +5,7 @@ Paper: Xu et al., Efficient Joint Optimization of Layer-Adaptive Weight Pruning 
 Wing: prune
 Shape: cut
 Applies to: any layered network
-Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse --allocate rd-prune -o out
+Use: secateur cut MODEL --data text.txt --budget "9 bits/weight" --edits sparse -f packed --allocate rd-prune -o out
 
 To first order what a change of one layer does to the outputs is uncorrelated with what a change of another does, so
 that squared distances add up. Each layer is pruned alone to every level and the distance measured (`curves`); a dynamic
