@@ -29,14 +29,13 @@ from secateur.parts.gguf import imatrix
 
 #: `enum llama_ftype` of llama.h
 STOCK = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17}
-LENGTH = 256
 
 
-def windows(folder: str, text: str, count: int) -> torch.Tensor:
+def windows(folder: str, text: str, count: int, length: int) -> torch.Tensor:
     """`count` windows spread evenly over a text."""
     ids = torch.tensor(load_tokenizer(folder)(whole(text)[0], add_special_tokens=False, verbose=False)["input_ids"])
     every = len(ids) // count
-    return torch.stack([ids[at * every : at * every + LENGTH] for at in range(count)])
+    return torch.stack([ids[at * every : at * every + length] for at in range(count)])
 
 
 def score(file: Path, tokens: torch.Tensor, reference: np.ndarray) -> dict[str, float]:
@@ -56,6 +55,7 @@ def main() -> None:
     ask.add_argument("--kinds", default=",".join(STOCK))
     ask.add_argument("--samples", type=int, default=128)
     ask.add_argument("--windows", type=int, default=48)
+    ask.add_argument("--length", type=int, default=256, help="tokens in a window, at most the model's context")
     ask.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     ask.add_argument("--work", type=Path, help="keep the survey and the files here, and take up what is there")
     asked = ask.parse_args()
@@ -69,10 +69,10 @@ def main() -> None:
 def run(asked: Any, scratch: Path) -> None:
     export(asked.model, "gguf", scratch / "f16")
     first = scratch / "f16/model.gguf"
-    tokens = windows(asked.model, asked.heldout, asked.windows)
+    tokens = windows(asked.model, asked.heldout, asked.windows, asked.length)
     reference = llamacpp.logits(first, tokens.numpy())
-    how = {"samples": asked.samples, "seq_len": LENGTH}
-    case = open_case(asked.model, asked.calibration, "gguf", asked.samples, LENGTH, 0, None)
+    how = {"samples": asked.samples, "seq_len": asked.length}
+    case = open_case(asked.model, asked.calibration, "gguf", asked.samples, asked.length, 0, None)
     np.savez(scratch / "importance.npz", **imatrix.gather(case.stream, case.calib, case.format.names))  # type: ignore[attr-defined]
     begun = time.time()
     survey(asked.model, asked.calibration, format="gguf", out=scratch / "menu", **how)

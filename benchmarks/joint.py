@@ -129,10 +129,10 @@ def draw() -> None:
     with TABLE.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if float(row["kl"]) > 0]
     style = (Path(secateur.__file__).parent / "page.css").read_text()
-    for by, others in (("bytes", ("bytes", "both")), ("flops", ("flops", "both"))):
+    for by, others in (("bytes", ("bytes",)), ("flops", ("flops", "both"))):
         points = [
             {
-                "contestant": row["kind"],
+                "contestant": row["kind"] + (", and 3 MB" if row["capped"] == "both" else ""),
                 by: int(float(row[by])),
                 "kl": float(row["kl"]),
                 "kl_interval": [float(row["kl"]) + side * 1.96 * float(row["kl_error"]) for side in (-1, 1)],
