@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Tell = Callable[[str, int, int], None]
 
 VOCABULARY, CONTEXT = 1024, 128
-STEPS, BATCH, RATE = 720, 8, 4e-3
+STEPS, BATCH, RATE = 640, 8, 4e-3
 #: characters of source taken; more is read by no step
 ENOUGH = 6_000_000
 #: every so many files, one is set aside for calibration and the next for measuring
