@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: added to A's diagonal, as a share of its mean
-DAMP = 1e-3
+from .factor import damped
+
+#: added to A's diagonal, as a share of its mean, and what that mean is at least, where nothing is ever seen
+DAMP, LEAST = 1e-3, 1e-30
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def refitted(w: Tensor, a: Tensor, columns: Tensor, damp: float = DAMP) -> Tenso
 
     Which outputs count more makes no difference: every row has its own least squares.
     """
-    a = damped(a.double(), damp)
+    a = damped(a.double(), damp, LEAST)
     cross = w.double() @ a[:, columns]
     return torch.linalg.solve(a[columns][:, columns], cross, left=False).to(w.dtype)
 
@@ -49,7 +51,7 @@ def swift(
     """`greedy`, a share of the groups that are left at a time, at least one. What is gone is taken out of the matrices,
     so that thousands of columns take seconds. Inside a step damage is told evenly."""
     w = _rooted(w.double(), g)
-    inverse = torch.linalg.inv(damped(a.double(), damp))
+    inverse = torch.linalg.inv(damped(a.double(), damp, LEAST))
     alive = torch.arange(w.shape[1] // group, device=w.device)
     order: list[Tensor] = []
     damage: list[Tensor] = []
@@ -85,7 +87,7 @@ def greedy(w: Tensor, a: Tensor, g: Tensor | None = None, group: int = 1, damp: 
     cols = w.shape[1]
     n = cols // group
     w = _rooted(w.double(), g)
-    inverse = torch.linalg.inv(damped(a.double(), damp))
+    inverse = torch.linalg.inv(damped(a.double(), damp, LEAST))
     gone = torch.zeros(n, dtype=torch.bool, device=w.device)
     at = torch.arange(cols, device=w.device).view(n, group)
     order, damage, total = [], [], 0.0
@@ -146,14 +148,9 @@ class Moments:
         """The matrix on some columns, [rows, len(columns)], and the shift [rows], that come nearest to y."""
         mean, goal = self.x / self.n, self.y / self.n
         cross = self.yx[:, columns] / self.n - goal[:, None] * mean[columns]
-        own = damped(self.covariance()[columns][:, columns], damp)
+        own = damped(self.covariance()[columns][:, columns], damp, LEAST)
         w = torch.linalg.solve(own, cross, left=False)
         return w.float(), (goal - w @ mean[columns]).float()
-
-
-def damped(a: Tensor, damp: float) -> Tensor:
-    """A with `damp` of its mean diagonal added; what is never seen weighs that much."""
-    return a + torch.eye(len(a), dtype=a.dtype, device=a.device) * (damp * a.diagonal().mean().clamp_min(1e-30))
 
 
 def _rooted(w: Tensor, g: Tensor | None) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 
-def damped(a: Tensor, damp: float) -> Tensor:
-    """`a` plus `damp` times its mean diagonal; dead directions (zero diagonal) get the same. Float64 in and out."""
+def damped(a: Tensor, damp: float, least: float = 0.0) -> Tensor:
+    """`a` plus `damp` times its mean diagonal, taken to be `least` at least; dead directions (zero diagonal) get the
+    same. Float64 in and out."""
     out = a.clone()
-    out.diagonal(dim1=-2, dim2=-1).add_((damp * _mean(a))[..., None])
+    out.diagonal(dim1=-2, dim2=-1).add_((damp * _mean(a).clamp_min(least))[..., None])
     return out
 
 
@@ -22,6 +23,16 @@ def damped_diagonal(a: Tensor, damp: float) -> Tensor:
     mean = diagonal.mean(-1).clamp_min(torch.finfo(torch.float64).tiny)
     out.diagonal(dim1=-2, dim2=-1).copy_(diagonal + (damp * mean)[..., None])
     return out
+
+
+def heard(x: Tensor, g: Tensor | None) -> Tensor:
+    """G x; G is a matrix, a diagonal [rows], or None for the identity."""
+    return x if g is None else g[:, None] * x if g.ndim == 1 else g @ x
+
+
+def height(g: Tensor) -> Tensor:
+    """The diagonal of G, [rows], which may be all that is known of it."""
+    return g if g.ndim == 1 else g.diagonal()
 
 
 def _mean(a: Tensor) -> Tensor:

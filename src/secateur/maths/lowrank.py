@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .factor import damped, unit_upper
+from .factor import damped, heard, unit_upper
 from .grids import Coded
 from .rounding import damage, nearest
 from .settle import DAMP, Settled, settle
@@ -44,7 +44,7 @@ class Sides:
 
     def heard(self, left: Tensor) -> Tensor:
         """G left."""
-        return left if self.g is None else self.g[:, None] * left if self.g.ndim == 1 else self.g @ left
+        return heard(left, self.g)
 
     def fitted_left(self, w: Tensor, right: Tensor) -> Tensor:
         """The left factor [rows, k] that loses least with this right one: G has no say in it."""

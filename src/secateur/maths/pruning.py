@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .factor import damped
+from .conjugate import conjugate
+from .factor import damped, heard
 from .scores import height
 
 #: damping of the factors, as a share of their mean diagonal
@@ -70,8 +71,7 @@ class Scene:
 
     def metric(self, e: Tensor) -> Tensor:
         """G E A."""
-        e = e @ self.a
-        return e if self.g is None else self.g[:, None] * e if self.g.ndim == 1 else self.g @ e
+        return heard(e @ self.a, self.g)
 
     def damage(self, values: Tensor) -> float:
         e = self.w - values
@@ -100,16 +100,7 @@ class Scene:
         values = (self.w if start is None else start) * kept
         inverse = kept / (self.down.square()[:, None] * self.across.square())
         residual = kept * self.metric(self.w - values)
-        z = inverse * residual
-        direction, size = z, (residual * z).sum()
-        for _ in range(steps):
-            curve = kept * self.metric(direction)
-            length = size / (direction * curve).sum().clamp_min(1e-30)
-            values, residual = values + length * direction, residual - length * curve
-            z = inverse * residual
-            size, before = (residual * z).sum(), size
-            direction = z + size / before.clamp_min(1e-30) * direction
-        return values
+        return conjugate(values, residual, inverse, lambda direction: kept * self.metric(direction), steps)
 
 
 def _turn(x: Tensor, qa: Tensor, qg: Tensor | None) -> Tensor:

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .conjugate import conjugate
+from .factor import heard, height
 from .grids import Fitted
 from .grids.affine import snap_together
 
@@ -48,8 +50,7 @@ def _snap(grid: Fitted, x: Tensor, scale: Tensor, zero: Tensor | None, weight: T
 def damage(error: Tensor, a: Tensor, g: Tensor | None = None) -> Tensor:
     """1/2 tr(G E A E') for E [..., rows, cols]; G is a matrix, a diagonal [rows], or None for the identity."""
     ea = error @ a.to(error.dtype)
-    ge = error if g is None else g.to(error.dtype)[:, None] * error if g.ndim == 1 else g.to(error.dtype) @ error
-    return 0.5 * (ge * ea).sum((-2, -1))
+    return 0.5 * (heard(error, None if g is None else g.to(error.dtype)) * ea).sum((-2, -1))
 
 
 def feedback(w: Tensor, grid: Fitted, u: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -263,26 +264,16 @@ def refit(w: Tensor, values: Tensor, grid: Fitted, a: Tensor, g: Tensor | None, 
         return out + p[1].repeat_interleave(grid.group, 1) if shifted else out
 
     def metric(e: Tensor) -> Tensor:
-        e = e @ a
-        return e if g is None else g[:, None] * e if g.ndim == 1 else g @ e
+        return heard(e @ a, g)
 
     first = grid.scale[:, :: grid.group]
     p = torch.stack([first, grid.shift] if shifted and grid.shift is not None else [first])
     diagonal = a.diagonal()
-    height = 1.0 if g is None else (g if g.ndim == 1 else g.diagonal())[:, None]
-    weight = [(codes * codes * diagonal).view(rows, groups, -1).sum(-1) * height]
+    high = 1.0 if g is None else height(g)[:, None]
+    weight = [(codes * codes * diagonal).view(rows, groups, -1).sum(-1) * high]
     if shifted:
-        weight.append(diagonal.expand_as(w).reshape(rows, groups, -1).sum(-1) * height)
+        weight.append(diagonal.expand_as(w).reshape(rows, groups, -1).sum(-1) * high)
     inverse = 1 / torch.stack(weight).clamp_min(1e-30)
     residual = gather(metric(w - spread(p)))
-    z = inverse * residual
-    direction, size = z, (residual * z).sum()
-    for _ in range(steps):
-        curve = gather(metric(spread(direction)))
-        length = size / (direction * curve).sum().clamp_min(1e-30)
-        p = p + length * direction
-        residual = residual - length * curve
-        z = inverse * residual
-        size, before = (residual * z).sum(), size
-        direction = z + size / before.clamp_min(1e-30) * direction
+    p = conjugate(p, residual, inverse, lambda direction: gather(metric(spread(direction))), steps)
     return grid.rescaled(p[0], p[1] if shifted else None)

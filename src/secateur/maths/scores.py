@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .factor import damped
+from . import factor
 
 
 def magnitude(w: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ def obs(w: Tensor, a: Tensor, g: Tensor | None = None, damp: float = 0.01) -> Te
 
 def height(w: Tensor, g: Tensor | None) -> Tensor:
     """The diagonal of G, [rows]."""
-    return torch.ones_like(w[:, 0]) if g is None else (g if g.ndim == 1 else g.diagonal()).to(w)
+    return torch.ones_like(w[:, 0]) if g is None else factor.height(g).to(w)
 
 
 def inverse_diagonal(a: Tensor, damp: float) -> Tensor:
     """The diagonal of the damped statistic's inverse, in float64."""
-    lower = torch.linalg.cholesky(damped(a.double(), damp))
+    lower = torch.linalg.cholesky(factor.damped(a.double(), damp))
     return torch.cholesky_inverse(lower).diagonal()

@@ -52,13 +52,6 @@ def _blocks(x: Tensor, b: int) -> Tensor:
     return x.unflatten(0, (-1, b)).unflatten(2, (-1, b)).permute(0, 2, 1, 3)
 
 
-def two_of_four(score: Tensor) -> Tensor:
-    """The mask of the two largest of every four along a row; the first of equals."""
-    groups = score.unflatten(1, (-1, 4))
-    chosen = groups.argsort(dim=-1, descending=True, stable=True)[..., :2]
-    return torch.zeros_like(groups).scatter(-1, chosen, 1.0).flatten(1).bool()
-
-
 def loss(wrapped: Wrapped, w: Tensor, h: Tensor) -> float:
     """The weighted error, as a share of the weighted size."""
     return float(((wrapped.values - w).square() @ h).sum() / (w.square() @ h).sum().clamp_min(1e-30))
@@ -120,7 +113,7 @@ class Wrapping:
     def _found(self, w: Tensor, h: Tensor, random: torch.Generator) -> Wrapped:
         eye = torch.eye(self.block, device=w.device)
         left, right = (eye.repeat(n // self.block, 1, 1).requires_grad_() for n in w.shape)
-        mask = two_of_four(w.square() * h)
+        mask = TWO_OF_FOUR.mask(w.square() * h)
         core = (w * mask).requires_grad_()
         best = Wrapped(left.detach().clone(), core.detach().clone(), right.detach().clone())
         least, size = loss(best, w, h), (w.square() @ h).sum().clamp_min(1e-30)
@@ -137,7 +130,7 @@ class Wrapping:
             now = regrouped(now, w, h, *self._drawn(steep, random))
             with torch.no_grad():
                 core.copy_(now.core)
-            mask = two_of_four(now.core.abs())
+            mask = TWO_OF_FOUR.mask(now.core.abs())
             if (reached := loss(now, w, h)) < least:
                 least = reached
                 best = Wrapped(now.left.clone(), now.core.clone(), now.right.clone())

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from secateur.maths.factor import height
 from secateur.maths.sums import Gram, Spread, tiles
 from secateur.model.disk import atomic
 from secateur.model.parked import States, load, parked, save
@@ -270,7 +271,7 @@ def both(one: Factors, other: Factors) -> Factors:
 
     Each side is weighed by what it sums to; rows are taken on their own (G is a diagonal), for an embedding's are.
     """
-    heights = [f.g if f.g.ndim == 1 else f.g.diagonal() for f in (one, other)]
+    heights = [height(f.g) for f in (one, other)]
     traces = [f.a.diagonal().sum() for f in (one, other)]
     whole = sum(h.sum() * t for h, t in zip(heights, traces, strict=True))
     a = sum(h.sum() * f.a for h, f in zip(heights, (one, other), strict=True)) / whole

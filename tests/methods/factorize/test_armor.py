@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from secateur.maths.wrapped import Wrapped, Wrapping, loss, product, regrouped, two_of_four
+from secateur.maths.wrapped import TWO_OF_FOUR, Wrapped, Wrapping, loss, product, regrouped
 from secateur.methods.factorize.armor import armor, nowag
 
 
@@ -15,12 +15,12 @@ def problem(rows=16, cols=24, block=8, seed=0):
     left, right = (
         torch.eye(block) + 0.2 * torch.randn(n // block, block, block, generator=random) for n in (rows, cols)
     )
-    return w, h, Wrapped(left, w * two_of_four(w.square() * h), right)
+    return w, h, Wrapped(left, w * TWO_OF_FOUR.mask(w.square() * h), right)
 
 
 def test_by_hand():
     score = torch.tensor([[1.0, 5, 3, 4, 0, 0, 0, 2]])
-    assert two_of_four(score).int().tolist() == [[0, 1, 0, 1, 1, 0, 0, 1]]
+    assert TWO_OF_FOUR.mask(score).int().tolist() == [[0, 1, 0, 1, 1, 0, 0, 1]]
     blocks = torch.tensor([[[2.0, 0], [0, 3]]])
     out = product(blocks, torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]), torch.eye(2).repeat(2, 1, 1))
     assert out.tolist() == [[2, 2, 0, 0], [0, 0, 3, 3]]
@@ -64,7 +64,7 @@ def test_the_start_is_nowag_and_the_end_no_worse():
     start = nowag(w, h, 8)
     columns = w.norm(dim=0)
     plain = w / columns
-    kept = w * two_of_four((plain / plain.norm(dim=1, keepdim=True)).square() * h)
+    kept = w * TWO_OF_FOUR.mask((plain / plain.norm(dim=1, keepdim=True)).square() * h)
     assert torch.allclose(start.values, kept, atol=1e-5)
     end = Wrapping(8, steps=60, rate=0.01)(w, h, torch.Generator().manual_seed(0))
     rows = plain.norm(dim=1, keepdim=True)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.maths.factor import height
 from secateur.parts.allocate import Question
 from secateur.parts.allocate._shares import note, raised
 from secateur.types import Allocator, Budget, Menu, Plan
@@ -50,7 +51,7 @@ def probed(losses: Sequence[Callable[[], float]], w: Tensor, generator: torch.Ge
 
 def expected(a: Tensor, g: Tensor) -> float:
     """What `probed` is for one token, from the factors: sqrt(2/pi) of the root of the mean squared gradient."""
-    energy = float(a.double().diagonal().sum()) * float((g if g.ndim == 1 else g.diagonal()).double().sum())
+    energy = float(a.double().diagonal().sum()) * float(height(g).double().sum())
     return math.sqrt(2 / math.pi * max(energy, 0.0))
 
 

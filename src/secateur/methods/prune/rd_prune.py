@@ -30,7 +30,7 @@ from secateur.types import Budget, Menu, Plan
 
 def pruned(w: Tensor, keep: float) -> Tensor:
     """The largest weights of one layer, the rest zero."""
-    return w * masks.top(w.abs().reshape(1, -1), masks.count(keep, w.numel())).view_as(w) if keep < 1 else w
+    return w * masks.top(w.abs(), masks.count(keep, w.numel())) if keep < 1 else w
 
 
 def curves(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.maths.factor import height
 from secateur.maths.forms import Probed, is_form
 from secateur.maths.rounding import nearest
 from secateur.maths.settle import Effort, Metric, swept, together, widened
@@ -156,15 +157,15 @@ class _Some:
     @classmethod
     def of(cls, w: Tensor, f: Factors) -> _Some:
         step = max(1, len(w) // ROWS)
-        height = f.g if f.g.ndim == 1 else f.g.diagonal()
-        heard = height[::step] + 1e-3 * height.mean()  # so that none heard is not none at all
+        high = height(f.g)
+        heard = high[::step] + 1e-3 * high.mean()  # so that none heard is not none at all
         rows = w[::step]
-        return cls(rows, f.a.diagonal().expand_as(rows), heard, float(height.sum() / heard.sum().clamp_min(1e-30)))
+        return cls(rows, f.a.diagonal().expand_as(rows), heard, float(high.sum() / heard.sum().clamp_min(1e-30)))
 
 
-def _plain(error: Tensor, weight: Tensor, height: Tensor) -> float:
+def _plain(error: Tensor, weight: Tensor, high: Tensor) -> float:
     """The damage of uncorrelated errors: diagonals only."""
-    return 0.5 * float(((error * error) @ weight * height).sum())
+    return 0.5 * float(((error * error) @ weight * high).sum())
 
 
 def _typical(grids: Sequence[Any]) -> dict[Kind, Any]:
@@ -198,11 +199,11 @@ def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[Kind, Any]]]) -> 
         jobs: list[tuple[Metric, Tensor, Any]] = []
         plains: list[float] = []
         for key, w, f, kind, grid in some:
-            height, weight = f.g if f.g.ndim == 1 else f.g.diagonal(), f.a.diagonal()
+            weight = f.a.diagonal()
             fit = grid.fit(w, weight)
             if (key, fit.step) not in metrics:
                 metrics[key, fit.step] = Metric.of(f.a, f.g, step=fit.step)
-            plains.append(_plain(w - nearest(w, fit, weight), weight, height))
+            plains.append(_plain(w - nearest(w, fit, weight), weight, height(f.g)))
             jobs.append((metrics[key, fit.step], w, widened(fit, Effort.for_bits(kind[0]).usual)))
         for (key, w, _, kind, _), (metric, *_), plain, values in zip(some, jobs, plains, swept(jobs), strict=True):
             # probes are kept in half precision: there are many of them

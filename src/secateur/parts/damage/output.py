@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from secateur.maths.factor import height
 from secateur.model.factors import Factors
 from secateur.parts.damage import Row, kronecker
 from secateur.types import Edit, Unit
@@ -33,6 +34,5 @@ def rows(
 
 def _of_output(f: Factors, w: Tensor) -> Factors:
     """The factors with G such that 1/2 tr(G E A E') is the share of the output's energy that is lost."""
-    height = f.g if f.g.ndim == 1 else f.g.diagonal()
-    energy = ((w @ f.a) * w).sum(1) @ height
-    return replace(f, g=2 * height / energy.clamp_min(1e-30))
+    energy = ((w @ f.a) * w).sum(1) @ height(f.g)
+    return replace(f, g=2 * height(f.g) / energy.clamp_min(1e-30))
