@@ -19,10 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.case import Case, Tell
+from secateur.maths import knapsack
 from secateur.maths.channels import Removal, refitted
 from secateur.measure.compare import Comparison, sums
 from secateur.model.factors import Factors
@@ -109,17 +111,19 @@ def _options(case: Case, seen: Measured) -> dict[str, list[tuple[int, float, flo
 
 
 def _cheapest(options: Mapping[str, Sequence[tuple[int, float, float]]], share: float) -> dict[str, int]:
-    """What is left of each part that loses something, so that about this share of the weights stays, at least cost."""
-    most = sum(max(saved for _, saved, _ in one) for one in options.values())
-    low, high, best = 1e-15, 1e3, {}
-    for _ in range(80):
-        price = math.sqrt(low * high)
-        taken = {part: min(one, key=lambda o: o[2] - price * o[1]) for part, one in options.items()}
-        if sum(saved for _, saved, _ in taken.values()) > (1 - share) * most:
-            high, best = price, {part: left for part, (left, _, _) in taken.items() if left >= 0}
-        else:
-            low = price
-    return best
+    """What is left of each part that loses something, so that no more than this share of the weights stays of all that
+    could go, at least cost."""
+    wide = max(len(one) for one in options.values())
+
+    def table(at: int) -> np.ndarray:
+        return np.array([[o[at] for o in one] + [np.inf] * (wide - len(one)) for one in options.values()])
+
+    saved, lost = table(1), table(2)
+    most = np.where(np.isfinite(saved), saved, 0.0).max(1, keepdims=True)
+    stays = np.where(np.isfinite(saved), most - saved, np.inf)
+    found = knapsack.lagrange([stays], [share * float(most.sum())], lost).edits.tolist()
+    lefts = {part: one[e][0] for (part, one), e in zip(options.items(), found, strict=True)}
+    return {part: left for part, left in lefts.items() if left >= 0}
 
 
 def _mixers(case: Case) -> list[Unit]:
