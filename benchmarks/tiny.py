@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from secateur.maths import masks, scores
 
 WINDOW = 128
 
@@ -120,6 +122,30 @@ def grams(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     return {name: total / counts[name] for name, total in sums.items()}
+
+
+def by_block(weights: Mapping[str, Tensor]) -> dict[int, list[str]]:
+    """The names of every block's linears, in the order of the network."""
+    found: dict[int, list[str]] = {}
+    for name in weights:
+        found.setdefault(int(name.partition(".layers.")[2].partition(".")[0]), []).append(name)
+    return dict(sorted(found.items()))
+
+
+def by_wanda(
+    weights: Mapping[str, Tensor], grams: Mapping[str, Tensor], keep: Mapping[int, float]
+) -> dict[str, Tensor]:
+    """The weights under Wanda's masks, row by row, each block keeping its share."""
+    return {
+        name: weights[name]
+        * masks.top(
+            scores.wanda(weights[name], grams[name]),
+            masks.count(keep[block], weights[name].shape[1]),
+            (1, weights[name].shape[1]),
+        )
+        for block, names in by_block(weights).items()
+        for name in names
+    }
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from benchmarks import harness, tiny
-from secateur.maths import masks, scores
 from secateur.methods.prune.ecoflap import probed, shared
 
 BATCHES = 4
@@ -30,10 +29,6 @@ def scene(seed: int):
     return model, batch, tiny.logits(model, batch), weights, grams, own
 
 
-def block_of(name: str) -> int:
-    return int(name.partition(".layers.")[2].partition(".")[0])
-
-
 @cache
 def slopes(seed: int) -> dict[str, float]:
     model, *_, own = scene(seed)
@@ -45,18 +40,12 @@ def slopes(seed: int) -> dict[str, float]:
 @cache
 def kl(seed: int, keep: float, by_slopes: bool) -> float:
     model, batch, reference, weights, grams, _ = scene(seed)
-    blocks = sorted({block_of(name) for name in weights})
-    of = {b: [name for name in weights if block_of(name) == b] for b in blocks}
-    size = np.array([sum(weights[name].numel() for name in of[b]) for b in blocks], dtype=float)
-    share = np.full(len(blocks), keep)
+    of = tiny.by_block(weights)
+    size = np.array([sum(weights[name].numel() for name in names) for names in of.values()], dtype=float)
+    share = np.full(len(of), keep)
     if by_slopes:
-        share = shared(np.array([sum(slopes(seed)[name] for name in of[b]) for b in blocks]), size, keep)
-    put = {}
-    for b, own in zip(blocks, share, strict=True):
-        for name in of[b]:
-            w = weights[name]
-            mask = masks.top(scores.wanda(w, grams[name]), masks.count(own, w.shape[1]), (1, w.shape[1]))
-            put[name] = w * mask
+        share = shared(np.array([sum(slopes(seed)[name] for name in names) for names in of.values()]), size, keep)
+    put = tiny.by_wanda(weights, grams, dict(zip(of, share.tolist(), strict=True)))
     with tiny.wearing(model, put):
         return tiny.divergence(tiny.logits(model, batch), reference)
 

@@ -13,7 +13,6 @@ from functools import cache
 import numpy as np
 
 from benchmarks import harness, tiny
-from secateur.maths import masks, scores
 from secateur.methods.prune.owl import outliers, tilts
 
 SPREAD, M = 0.08, 3.0
@@ -29,24 +28,14 @@ def scene(seed: int):
     return model, batch, tiny.logits(model, batch), weights, grams
 
 
-def block_of(name: str) -> int:
-    return int(name.partition(".layers.")[2].partition(".")[0])
-
-
 @cache
 def kl(seed: int, keep: float, tilted: bool) -> float:
     model, batch, reference, weights, grams = scene(seed)
-    blocks = sorted({block_of(name) for name in weights})
-    of = {b: [name for name in weights if block_of(name) == b] for b in blocks}
-    found = np.array([outliers([(weights[n], grams[n].diagonal().sqrt()) for n in of[b]], M) for b in blocks])
-    size = np.array([sum(weights[name].numel() for name in of[b]) for b in blocks], dtype=float)
-    share = keep + (tilts(found, size, SPREAD) if tilted else np.zeros(len(blocks)))
-    put = {}
-    for b, own in zip(blocks, share, strict=True):
-        for name in of[b]:
-            w = weights[name]
-            mask = masks.top(scores.wanda(w, grams[name]), masks.count(own, w.shape[1]), (1, w.shape[1]))
-            put[name] = w * mask
+    of = tiny.by_block(weights)
+    seen = [[(weights[name], grams[name].diagonal().sqrt()) for name in names] for names in of.values()]
+    size = np.array([sum(weights[name].numel() for name in names) for names in of.values()], dtype=float)
+    tilt = tilts(np.array([outliers(one, M) for one in seen]), size, SPREAD) if tilted else np.zeros(len(of))
+    put = tiny.by_wanda(weights, grams, dict(zip(of, (keep + tilt).tolist(), strict=True)))
     with tiny.wearing(model, put):
         return tiny.divergence(tiny.logits(model, batch), reference)
 

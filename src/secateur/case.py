@@ -73,7 +73,7 @@ class Case:
         """What the format can write at all; tensor by tensor, where its runtime reads each on its own."""
         units = (unit for unit in self.stream.anatomy.units if self.format.refuses(unit, Keep()) is None)
         split = getattr(self.format, "tensors_apart", False)
-        return tuple(one for unit in units for one in (apart(unit) if split else (unit,)))
+        return tuple(one for unit in units for one in (by_layer(unit) if split else (unit,)))
 
     @cached_property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -124,14 +124,12 @@ class Case:
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
-        own = getattr(edit, "refuses", None)
-        if why := _misfit(unit, edit) or (own and own(unit)):
+        if why := _misfit(unit, edit) or _unfit(unit, edit):
             return why
         left, inner = narrowed(unit, edit)
         if not left.matrices:
             return getattr(self.format, "keeps", lambda unit: None)(unit)
-        own = getattr(inner, "refuses", None)
-        return (own and inner is not edit and own(left)) or self.format.refuses(left, inner)
+        return (inner is not edit and _unfit(left, inner)) or self.format.refuses(left, inner)
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
         """Every tensor that the file will hold for this unit."""
@@ -180,7 +178,7 @@ class Case:
         return self.stream.digest(self.calib, self.check)
 
 
-def apart(unit: Unit) -> tuple[Unit, ...]:
+def by_layer(unit: Unit) -> tuple[Unit, ...]:
     """The layers of a unit that runtimes fuse (q, k and v) as units of their own; others stay as they are."""
     if unit.kind != "linear" or len({m.tensor for m in unit.matrices}) < 2:
         return (unit,)
@@ -231,7 +229,7 @@ def open_case(
     samples = 128 if samples is None else samples
     checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
-    if any(kind in kinds for kind in SHAPES):
+    if any(kind in kinds for kind in edits_.SHAPES):
         _shape(stream, format)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
@@ -243,10 +241,6 @@ def open_case(
     every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
     mine = torch.arange(len(calib)) % every == every - 1
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at, kinds)
-
-
-#: kinds of edits that change the shape of a language model
-SHAPES = ("channels", "heads", "drop")
 
 
 def shapes_of(form: Any) -> str:
@@ -264,6 +258,11 @@ def _shape(stream: Stream, format: str) -> None:
     if not any(unit.side for unit in stream.anatomy.units):
         kind = stream.network.config.model_type  # type: ignore[union-attr]
         raise ModelError(f"nothing is known of what channels and heads `{kind}` has", "cap bytes or bits alone")
+
+
+def _unfit(unit: Unit, edit: Edit) -> str | None:
+    """Why an edit itself cannot be had by a unit, whatever the format."""
+    return edit.refuses(unit) if hasattr(edit, "refuses") else None  # type: ignore[attr-defined]
 
 
 def _misfit(unit: Unit, edit: Edit) -> str | None:
@@ -291,8 +290,9 @@ def _of_pictures(
     model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, kinds: tuple[str, ...]
 ) -> Case:
     """An image model and its examples."""
-    if format in export.names() and format not in PICTURES:
-        hint = f"image models are written as {', '.join(PICTURES)}"
+    if not getattr(export.find(format), "pictures", False):
+        able = [name for name in export.names() if getattr(export.find(name), "pictures", False)]
+        hint = f"image models are written as {', '.join(able)}"
         raise ExportError(f"the format `{format}` does not hold image models yet", hint)
     seen = open_vision(model, cut=False)
     classes = seen.classes()
@@ -310,13 +310,9 @@ def _of_pictures(
     return Case(seen.held, stream, form, dtype, calib, check, held, device, kinds)
 
 
-#: the formats that hold image models
-PICTURES = ("packed", "onnx", "safetensors", "torch-export")
-
-
 def usual_format(model: str) -> str:
     """The format where nobody names one."""
-    return PICTURES[0] if is_vision(model) else "compressed-tensors"
+    return "packed" if is_vision(model) else "compressed-tensors"
 
 
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.case import Case, Samples, Tell
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.measure.compare import Comparison
-from secateur.model.load import SHAPES
+from secateur.model.load import SMALLER
 from secateur.model.whole import Whole
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
@@ -47,7 +47,7 @@ def finish(
     files = disk.write(Finished(parts, pieces, units, inner, case.units), made)
     companions(case.checkpoint.folder, made)
     gone = told(case.units, units)
-    config = {**case.checkpoint.config, **({SHAPES: gone} if gone else {})}
+    config = {**case.checkpoint.config, **({SMALLER: gone} if gone else {})}
     case.format.finish(made, config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
     written = disk.priced(files)
     if written != quoted:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from secateur.export._dress import Decoded
 from secateur.model.anatomy import load_block, skeleton
+from secateur.model.watch import glance
 from secateur.model.whole import Whole
 from secateur.parts import reading
 from secateur.parts.edits import text
@@ -31,6 +32,8 @@ from secateur.parts.edits.keep import Keep
 from secateur.parts.left import narrowed
 from secateur.types import BudgetError, Edit, Matrix, Unit
 
+#: formats whose runtime has no clock here: to time torch in its place would be no answer
+UNTIMED = ("gguf", "onnx-qdq")
 #: tries of one product: at least so many, and for so long
 TRIES, LONG = 5, 0.05
 
@@ -58,8 +61,10 @@ class Latency:
 
     def __post_init__(self) -> None:
         case = self.case
-        if case.format.name == "onnx" and isinstance(case.stream, Whole):
-            raise BudgetError("onnx files of image models are not timed yet", "cap flops, or use torch-export")
+        if (case.format.name == "onnx" and isinstance(case.stream, Whole)) or case.format.name in UNTIMED:
+            kind = "image" if isinstance(case.stream, Whole) else "language"
+            hint = "cap flops or bytes, or use --format torch-export"
+            raise BudgetError(f"{case.format.name} files of {kind} models are not timed yet", hint)
         if isinstance(case.stream, Whole):
             self.inputs = _inputs(case.stream.network, self._example())
 
@@ -177,36 +182,19 @@ def timed(case: Any) -> Any:
     return replace(case, clock=Latency(case))
 
 
-@torch.no_grad()
 def _inputs(network: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
     """The shape of what every convolution takes, by path."""
     found: dict[str, tuple[int, ...]] = {}
-
-    def note(path: str) -> Callable[..., None]:
-        return lambda module, args: found.update({path: tuple(args[0].shape)})
-
-    handles = [
-        module.register_forward_pre_hook(note(path))
-        for path, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    try:
-        network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    glance(network, example, (nn.Conv2d,), lambda path, _, x, out: found.update({path: tuple(x.shape)}))
     return found
 
 
 def _random(matrix: Matrix, edit: Any) -> Decoded:
     """A matrix as a graph of torch-export holds it, its bytes at random."""
-    from secateur.export.packed import _layout
+    from secateur.export.packed import Packed
     from secateur.model.checkpoint import DTYPES
 
-    held: Mapping[str, Any] = {
-        f"{matrix.key}.{name}": _layout(part, "float16")
-        for name, part in edit.payload(matrix.rows, matrix.cols).items()
-    }
+    held = Packed().layout(Unit(matrix.tensor, "linear", (matrix,)), edit, "float16")
 
     def read(name: str) -> Tensor:
         kind, shape = held[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from secateur.case import SHAPES, Case
+from secateur.case import Case
 from secateur.parts import edits as edits_
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, PlanError, SecateurError, Unit
@@ -18,7 +18,7 @@ def offers(
     if over not in ("all", "linear"):
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
-    grids = tuple(kind for kind in case.kinds if not case.shaped or kind not in SHAPES)
+    grids = tuple(kind for kind in case.kinds if not case.shaped or kind not in edits_.SHAPES)
     menu = tuple(dict.fromkeys([*edits_.offered(grids, case.format.edits()), *pinned.values()]))
     within = [unit for unit in case.units if over == "all" or unit.block is not None]
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateur.case import SHAPES, Case, also
+from secateur.case import Case, also
 from secateur.export._write import layout_bytes
 from secateur.model.matrix import place
+from secateur.parts.edits import SHAPES
 from secateur.parts.edits.keep import Keep
 from secateur.types import Budget, BudgetError, Edit, Unit
 

@@ -76,7 +76,9 @@ class Disk(Protocol):
 class Format(Protocol):
     """A way to lie on disk. What `layout` announces, `encode` makes: the price of an edit is what is written.
 
-    A format whose readers take every tensor on its own, and do not fuse q, k and v, says so: `tensors_apart = True`.
+    A format whose readers take every tensor on its own, and do not fuse q, k and v, says so: `tensors_apart = True`;
+    one that holds image models, `pictures = True`; one that holds language models in other shapes, `shapes = "any"`, or
+    "same" where all blocks must have the same.
     """
 
     @property

@@ -93,44 +93,29 @@ class Blocks(nn.Module):
         own: Any = self
         return [own.codes, own.scale.float()] + ([] if self.edit.symmetric else [own.zero])
 
-
-class Multiply(nn.Module):
-    """In place of a linear layer: x times the matrix, plus the bias."""
-
-    def __init__(self, blocks: Blocks, bias: nn.Module | None):
-        super().__init__()
-        self.blocks, self.bias = blocks, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        held = self.blocks
-        edit = held.edit
-        y = torch.onnx.ops.symbolic(
+    def times(self, x: Tensor) -> Tensor:
+        return torch.onnx.ops.symbolic(
             "com.microsoft::MatMulNBits",
-            [x, *held.operands()],
-            {"K": held.cols, "N": held.rows, "bits": edit.bits, "block_size": edit.group, "accuracy_level": ROUNDED},
+            [x, *self.operands()],
+            {
+                "K": self.cols,
+                "N": self.rows,
+                "bits": self.edit.bits,
+                "block_size": self.edit.group,
+                "accuracy_level": ROUNDED,
+            },
             dtype=x.dtype,
-            shape=(*x.shape[:-1], held.rows),
+            shape=(*x.shape[:-1], self.rows),
             version=1,
         )
-        return y if self.bias is None else y + self.bias()
 
-
-class Gather(nn.Module):
-    """In place of an embedding: rows of the matrix, times `factor` where the network scales them (Gemma)."""
-
-    def __init__(self, blocks: Blocks, factor: Tensor | None = None):
-        super().__init__()
-        self.blocks, self.factor = blocks, factor
-
-    def forward(self, ids: Tensor) -> Tensor:
-        held = self.blocks
-        codes, scale, *zero = held.operands()
-        rows = torch.onnx.ops.symbolic(
+    def looked_up(self, ids: Tensor) -> Tensor:
+        codes, scale, *zero = self.operands()
+        return torch.onnx.ops.symbolic(
             "com.microsoft::GatherBlockQuantized",
             [codes.flatten(1), ids, scale, *zero],
-            {"bits": held.edit.bits, "block_size": held.edit.group, "gather_axis": 0, "quantize_axis": 1},
+            {"bits": self.edit.bits, "block_size": self.edit.group, "gather_axis": 0, "quantize_axis": 1},
             dtype=torch.float32,
-            shape=(*ids.shape, held.cols),
+            shape=(*ids.shape, self.cols),
             version=1,
         )
-        return rows if self.factor is None else rows * self.factor

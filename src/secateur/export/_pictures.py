@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -26,17 +26,19 @@ from torch import Tensor, nn
 from secateur.export import Finished
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses
 from secateur.export._graph import DATA, FILE, OPSET, padded, quiet, ready, session
+from secateur.export._graphed import Graphed
 from secateur.export._qdq import Graph, activations, quantize, ranges
 from secateur.export._verify import compare
-from secateur.export._write import Layout, layout_bytes, write_config
+from secateur.export._write import Layout
 from secateur.export.torch_export import program_of
 from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy
 from secateur.model.disk import atomic
 from secateur.model.matrix import place
+from secateur.model.watch import Seen, glance
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
-from secateur.types import Edit, ExportError, Matrix, Plan, Unit
+from secateur.types import Edit, ExportError, Matrix, Unit
 
 #: what 8-bit activations may do to the logits, as a share of their size; the weights are checked without them
 ROUNDED_LIMIT = 0.3
@@ -45,7 +47,7 @@ _PICTURES = 512
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxPictures:
+class OnnxPictures(Graphed):
     """`source` holds the tensors, `network` is uncut, `prepare` its preprocessing, `examples` are to calibrate on."""
 
     source: Any
@@ -58,10 +60,6 @@ class OnnxPictures:
     def __post_init__(self) -> None:
         ready()
 
-    @property
-    def disk(self) -> OnnxPictures:
-        return self
-
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), Int(8, 0))
 
@@ -71,9 +69,6 @@ class OnnxPictures:
         if isinstance(edit, Keep) or edit == Int(8, 0):
             return None
         return "ONNX Runtime runs image models in 8 bits with a scale a row, int(bits=8, group=0), or in floats"
-
-    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
-        return ()
 
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
         if isinstance(edit, Keep):
@@ -104,21 +99,12 @@ class OnnxPictures:
     def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
         return values
 
-    def tensor_bytes(self, name: str, layout: Layout) -> int:
-        return padded(layout_bytes(layout))
-
-    def base_bytes(self) -> int:
-        return 0
-
     def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
-        """Of a folded normalisation one vector remains, in place of its shift: the bias of the layer before it."""
+        """Of a folded normalisation one vector remains, in place of its shift: the bias of the layer before it. All
+        are encoded: what is folded is needed to fold."""
         gone = {f"{norm}.{part}" for norm in self._folded for part in ("weight", "running_mean", "running_var")}
         gone |= {f"{layer}.bias" for layer in self._folded.values()}
         return {name: one for name, one in stored.items() if name not in gone}
-
-    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As they are: what is folded is needed to fold, and does not come into the file."""
-        return dict(tensors)
 
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
@@ -138,15 +124,6 @@ class OnnxPictures:
         for key in ("mean", "std", "scale"):
             graph.model.metadata_props.add(key=key, value=json.dumps(told[key]))
         return _save(graph.model, self._kept(finished, held), folder)
-
-    def files(self, folder: Path) -> list[Path]:
-        return [file for file in (folder / DATA, folder / FILE) if file.exists()]
-
-    def priced(self, files: Sequence[Path]) -> int:
-        return sum(file.stat().st_size for file in files if file.name == DATA)
-
-    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        write_config(folder, {**config, "quantization_config": {"quant_method": "secateur", "format": self.name}})
 
     def verify(self, folder: Path, reference_logits: Tensor | None, inputs: Tensor) -> dict[str, Any]:
         """Run twice in ONNX Runtime: with activations as they are, where the logits must be ours, and as shipped."""
@@ -168,19 +145,12 @@ class OnnxPictures:
     def _many(self) -> set[str]:
         """Linear layers that see several places of a picture (patches), which the graph multiplies as matrices."""
         found: set[str] = set()
-
-        def watch(path: str):
-            return lambda module, args, out: found.add(path) if args[0].dim() > 2 else None
-
-        linears = [(path, m) for path, m in self.network.named_modules() if isinstance(m, nn.Linear)]
-        hooks = [m.register_forward_hook(watch(path)) for path, m in linears]
-        try:
-            with torch.no_grad():
-                self.network(torch.zeros(2, *self.prepare.shape, device=next(self.network.parameters()).device))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._glance((nn.Linear,), lambda path, _, x, out: found.add(path) if x.dim() > 2 else None)
         return found
+
+    def _glance(self, kinds: tuple[type[nn.Module], ...], see: Seen) -> None:
+        device = next(self.network.parameters()).device
+        glance(self.network, torch.zeros(2, *self.prepare.shape, device=device), kinds, see)
 
     def _patchwise(self, matrix: Matrix) -> bool:
         return place(matrix).module in self._many
@@ -191,23 +161,13 @@ class OnnxPictures:
         made: list[tuple[Any, str]] = []
         found: dict[str, str] = {}
 
-        def watch(path: str):
-            def see(module: nn.Module, args: Any, out: Any) -> None:
-                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                    found.update((path, layer) for x, layer in made if x is args[0])
-                else:
-                    made.append((out, path))
+        def see(path: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                found.update((path, layer) for y, layer in made if y is x)
+            else:
+                made.append((out, path))
 
-            return see
-
-        kinds = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-        hooks = [m.register_forward_hook(watch(p)) for p, m in self.network.named_modules() if isinstance(m, kinds)]
-        try:
-            with torch.no_grad():
-                self.network(torch.zeros(2, *self.prepare.shape, device=next(self.network.parameters()).device))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._glance((nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d), see)
         return found
 
     def _biased(self, matrix: Matrix) -> bool:

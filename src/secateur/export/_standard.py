@@ -79,47 +79,30 @@ def encode(matrix: Matrix, edit: Int, tensors: Mapping[str, Tensor], dtype: str,
 
 
 class Blocks(nn.Module):
-    """A stored matrix, dequantized in the graph: inputs x outputs, or as it is where rows of it are looked up."""
+    """A stored matrix, dequantized in the graph."""
 
     def __init__(self, matrix: Matrix, edit: Int, held: Mapping[str, Tensor], looked_up: bool):
         super().__init__()
-        self.rows, self.cols, self.edit, self.looked_up = matrix.rows, matrix.cols, edit, looked_up
+        self.rows, self.cols, self.edit, self.by_rows = matrix.rows, matrix.cols, edit, looked_up
         for name in ("codes", "scale") if edit.symmetric else ("codes", "scale", "zero"):
             self.register_buffer(name, held[f"{matrix.key}.{name}"])
 
-    def forward(self) -> Tensor:
+    def times(self, x: Tensor) -> Tensor:
+        w = self.plain()
+        return x @ (w.mT if self.by_rows else w)
+
+    def looked_up(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self.plain())
+
+    def plain(self) -> Tensor:
+        """The matrix in float32, inputs x outputs, or as it is where rows of it are looked up."""
         own: Any = self
         zero = [] if self.edit.symmetric else [own.zero]
         return torch.onnx.ops.symbolic(
             "DequantizeLinear",
             [own.codes, own.scale.float(), *zero],
-            {"axis": 1 if self.looked_up else 0, "block_size": self.edit.group},
+            {"axis": 1 if self.by_rows else 0, "block_size": self.edit.group},
             dtype=torch.float32,
-            shape=(self.rows, self.cols) if self.looked_up else (self.cols, self.rows),
+            shape=(self.rows, self.cols) if self.by_rows else (self.cols, self.rows),
             version=OPSET,
         )
-
-
-class Multiply(nn.Module):
-    """In place of a linear layer: x times the matrix, plus the bias."""
-
-    def __init__(self, blocks: Blocks, bias: nn.Module | None):
-        super().__init__()
-        self.blocks, self.bias = blocks, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        w = self.blocks()
-        y = x @ (w.mT if self.blocks.looked_up else w)
-        return y if self.bias is None else y + self.bias()
-
-
-class Gather(nn.Module):
-    """In place of an embedding: rows of the matrix, times `factor` where the network scales them (Gemma)."""
-
-    def __init__(self, blocks: Blocks, factor: Tensor | None = None):
-        super().__init__()
-        self.blocks, self.factor = blocks, factor
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows = nn.functional.embedding(ids, self.blocks())
-        return rows if self.factor is None else rows * self.factor

@@ -10,7 +10,7 @@ What is quoted is the size of `model.onnx.data`, to the byte; `model.onnx`, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from secateur.export import Finished, _blocks
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
 from secateur.export._dress import decoded, dress
-from secateur.export._graph import DATA, FILE, OPSET, graph, padded, ready, save, session, widths
+from secateur.export._graph import FILE, OPSET, graph, ready, save, session, widths
+from secateur.export._graphed import Graphed
+from secateur.export._layers import Gather, Multiply
 from secateur.export._pictures import OnnxPictures
 from secateur.export._verify import compare
-from secateur.export._write import Layout, layout_bytes, write_config
+from secateur.export._write import Layout
 from secateur.export.torch_export import traced
 from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy, skeleton
@@ -33,7 +35,7 @@ from secateur.model.checkpoint import Checkpoint
 from secateur.model.matrix import place
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
-from secateur.types import Edit, ExportError, Matrix, Plan, Unit
+from secateur.types import Edit, ExportError, Matrix, Unit
 
 __all__ = ["Onnx", "OnnxPictures"]
 
@@ -43,23 +45,20 @@ ROUNDED_LIMIT = 0.2
 
 
 @dataclass(frozen=True)
-class Onnx:
+class Onnx(Graphed):
     """`source` is the uncut model: without one the format only tells what it can hold."""
 
     source: Checkpoint | None = None
     anatomy: Anatomy | None = None
     name: str = "onnx"
     tensors_apart: ClassVar[bool] = True
+    pictures: ClassVar[bool] = True
     operators: ClassVar[ModuleType] = _blocks  # how matrices lie, and what computes with them
     opset: ClassVar[int] = OPSET
 
     def __post_init__(self) -> None:
         if self.source is not None:
             ready()
-
-    @property
-    def disk(self) -> Onnx:
-        return self
 
     def edits(self) -> tuple[Edit, ...]:
         """Two bits in blocks of 16 and 256 run as well, forty times slower, and are left for those who ask."""
@@ -78,10 +77,6 @@ class Onnx:
             return f"the installed ONNX Runtime does not run integers of {edit.bits} bits"
         return self.operators.refuses(edit) or groups_refuse(unit, edit)
 
-    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
-        """Every node has bits and blocks of its own."""
-        return ()
-
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
         if not isinstance(edit, Int):
             return dense_layout(unit, dtype)
@@ -98,18 +93,6 @@ class Onnx:
     def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
         return values
 
-    def tensor_bytes(self, name: str, layout: Layout) -> int:
-        return padded(layout_bytes(layout))
-
-    def base_bytes(self) -> int:
-        return 0
-
-    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
-        return dict(stored)
-
-    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return dict(tensors)
-
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         """Trace the network with its layers exchanged for the runtime's. All stored tensors are in memory."""
         assert self.source is not None and self.anatomy is not None, "a format found without a model writes nothing"
@@ -125,16 +108,6 @@ class Onnx:
         }
         model = graph(traced(network, called), "tokens", "logits", held, self.opset, kinds)
         return save(model, held, folder, {"secateur.model": called})
-
-    def files(self, folder: Path) -> list[Path]:
-        return [file for file in (folder / DATA, folder / FILE) if file.exists()]
-
-    def priced(self, files: Sequence[Path]) -> int:
-        return sum(file.stat().st_size for file in files if file.name == DATA)
-
-    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        """config.json says what lies beside it, and comes last."""
-        write_config(folder, {**config, "quantization_config": {"quant_method": "secateur", "format": self.name}})
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
         """Run the file in ONNX Runtime twice: with inputs as they are, where the logits must be ours, and as shipped,
@@ -175,14 +148,14 @@ class Onnx:
         assert self.anatomy is not None
         path = place(matrix).module
         if unit.kind != "embedding":
-            _replace(network, path, self.operators.Multiply(blocks, self._bias(path, made)))
+            _replace(network, path, Multiply(blocks, self._bias(path, made)))
             return
         old: Any = network.get_submodule(path)
         factor = getattr(old, "embed_scale", None)
         scaled = None if factor is None else torch.as_tensor(factor).float()
-        _replace(network, path, self.operators.Gather(blocks, scaled))
+        _replace(network, path, Gather(blocks, scaled))
         if self.anatomy.tied:
-            _replace(network, self.anatomy.head, self.operators.Multiply(blocks, self._bias(self.anatomy.head, made)))
+            _replace(network, self.anatomy.head, Multiply(blocks, self._bias(self.anatomy.head, made)))
 
     def _bias(self, path: str, made: Mapping[str, nn.Module]) -> nn.Module | None:
         assert self.anatomy is not None

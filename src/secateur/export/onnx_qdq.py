@@ -29,6 +29,7 @@ class OnnxQdq(Onnx):
     """`source` is the uncut model: without one the format only tells what it can hold."""
 
     name: str = "onnx-qdq"
+    pictures: ClassVar[bool] = False
     operators: ClassVar[ModuleType] = _standard
     opset: ClassVar[int] = _standard.OPSET
 

@@ -46,6 +46,7 @@ class Packed:
     name: str = "packed"
     disk: ClassVar[Shards] = Shards("packed")
     tensors_apart: ClassVar[bool] = True
+    pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:

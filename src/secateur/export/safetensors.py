@@ -16,7 +16,7 @@ from secateur.export._verify import verify_in_transformers
 from secateur.export._vision import is_vision, verify_vision
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
-from secateur.model.load import SHAPES
+from secateur.model.load import SMALLER
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
@@ -30,6 +30,7 @@ class Safetensors:
     name: str = "safetensors"
     dense: ClassVar[bool] = True
     disk: ClassVar[Shards] = Shards()
+    pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
@@ -53,8 +54,8 @@ class Safetensors:
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""
-        own = {key: value for key, value in config.items() if key not in ("quantization_config", SHAPES)}
-        own |= widths(config, config[SHAPES]["shapes"]) if SHAPES in config else {}
+        own = {key: value for key, value in config.items() if key not in ("quantization_config", SMALLER)}
+        own |= widths(config, config[SMALLER]["shapes"]) if SMALLER in config else {}
         if any(unit.kind == "head" for unit in units):  # it is cut on its own, so nothing may tie it to the embedding
             own["tie_word_embeddings"] = False
         write_config(folder, own)

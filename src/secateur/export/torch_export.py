@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from secateur.export import Finished
 from secateur.export._dress import decoded, dress
+from secateur.export._graphed import Graphed
 from secateur.export._verify import compare
-from secateur.export._write import Layout, layout_bytes, write_config
+from secateur.export._write import Layout, layout_bytes
 from secateur.export.packed import Packed
 from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy, skeleton
@@ -36,7 +37,7 @@ from secateur.model.pictures import Prepare
 from secateur.model.resize import reshaped
 from secateur.parts.edits import GridEdit
 from secateur.parts.left import told
-from secateur.types import Edit, ExportError, Plan, Unit
+from secateur.types import Edit, ExportError, Unit
 
 FILE = "model.pt2"
 #: what tracing notes of every node for people who debug it: three quarters of the graph's text
@@ -49,7 +50,7 @@ _ENTRIES = re.compile(
 
 
 @dataclass(frozen=True)
-class TorchExport:
+class TorchExport(Graphed):
     """Holds what `packed` holds, tensor by tensor; only the file is another. `source` is the uncut model."""
 
     source: Checkpoint | Held | None = None
@@ -58,20 +59,14 @@ class TorchExport:
     prepare: Prepare | None = None
     name: str = "torch-export"
     tensors_apart: ClassVar[bool] = True
+    pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "any"
-
-    @property
-    def disk(self) -> TorchExport:
-        return self
 
     def edits(self) -> tuple[Edit, ...]:
         return Packed().edits()
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         return Packed().refuses(unit, edit)
-
-    def alike(self, units: Sequence[Unit]) -> tuple[tuple[str, ...], ...]:
-        return ()
 
     def layout(self, unit: Unit, edit: GridEdit, dtype: str) -> dict[str, Layout]:
         return Packed().layout(unit, edit, dtype)
@@ -85,15 +80,6 @@ class TorchExport:
     def tensor_bytes(self, name: str, layout: Layout) -> int:
         """The data alone: what the archive says of it is counted with the graph, which is not priced."""
         return layout_bytes(layout)
-
-    def base_bytes(self) -> int:
-        return 0
-
-    def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
-        return dict(stored)
-
-    def encode_rest(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return dict(tensors)
 
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         """Trace the network over its packed tensors and save the graph with them. All of them are in memory."""
@@ -119,10 +105,6 @@ class TorchExport:
     def priced(self, files: Sequence[Path]) -> int:
         """Bytes of the tensors in the archive, as it says itself."""
         return sum(tensor_data(file) for file in files)
-
-    def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
-        """config.json says what lies beside it, and comes last."""
-        write_config(folder, {**config, "quantization_config": {"quant_method": "secateur", "format": self.name}})
 
     def verify(self, folder: Path, reference_logits: Tensor | None, tokens: Tensor) -> dict[str, Any]:
         """Load the file afresh in PyTorch and run it. It decodes layer by layer, so large models can be run as well."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from secateur.model.watch import glance
 
-@torch.no_grad()
+
 def flops(network: nn.Module, example: Tensor) -> dict[str, int]:
     """Floating-point operations of every convolution and linear layer on one example, two for each product.
 
@@ -14,26 +14,11 @@ def flops(network: nn.Module, example: Tensor) -> dict[str, int]:
     (normalisations, activations, additions) is a percent or two, and is left out, as is usual.
     """
     found: dict[str, int] = {}
-    handles = []
 
-    def count(path: str):
-        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            weight: Tensor = module.weight  # type: ignore[assignment]
-            places = (
-                out[0].numel() // weight.shape[0]
-                if isinstance(module, nn.Conv1d | nn.Conv2d)
-                else (out[0].numel() // out.shape[-1])
-            )
-            found[path] = found.get(path, 0) + 2 * places * weight.numel()
+    def count(path: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        places = out[0].numel() // (out.shape[-1] if isinstance(module, nn.Linear) else weight.shape[0])
+        found[path] = found.get(path, 0) + 2 * places * weight.numel()
 
-        return hook
-
-    for path, module in network.named_modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            handles.append(module.register_forward_hook(count(path)))
-    try:
-        network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    glance(network, example, (nn.Conv1d, nn.Conv2d, nn.Linear), count)
     return found

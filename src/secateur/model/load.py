@@ -21,7 +21,7 @@ from secateur.model.resize import reshaped
 from secateur.types import ModelError
 
 #: where config.json says what a cut has taken away
-SHAPES = "secateur_shapes"
+SMALLER = "secateur_shapes"
 
 if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
@@ -62,7 +62,7 @@ def skeleton(
             network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
         else:
             raise _unknown(checkpoint)
-    if told := checkpoint.config.get(SHAPES):
+    if told := checkpoint.config.get(SMALLER):
         reshaped(network, told)
     for module in network.modules():
         _own_buffers_to(module, device)

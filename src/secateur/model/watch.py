@@ -58,6 +58,28 @@ def watch(
             back()
 
 
+#: `see(path, module, input, output)`
+Seen = Callable[[str, nn.Module, Tensor, Tensor], object]
+
+
+@torch.no_grad()
+def glance(network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...], see: Seen) -> None:
+    """Run a network once, and call `see` for every module of these kinds when it has run, as often as it does."""
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def after(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            see(path, module, args[0], out)
+
+        return after
+
+    handles = [m.register_forward_hook(hook(path)) for path, m in network.named_modules() if isinstance(m, kinds)]
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _by_module(root: nn.Module, matrices: Iterable[Matrix], inputs: Inputs | None, gradients: Gradients | None):
     """One `_Eye` for every module on whose forward pass something must be seen."""
     eyes: dict[str, _Eye] = {}

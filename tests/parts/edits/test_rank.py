@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from secateur.export.packed import Packed
-from secateur.maths.packing import pack, unpack
 from secateur.parts import edits
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.rank import Rank, offered
@@ -21,22 +20,13 @@ def unit(rows=64, cols=96):
 
 @pytest.mark.parametrize("then", GRIDS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_the_payload_is_what_was_announced_and_reads_back(then, dtype):
+def test_the_payload_is_what_was_announced_and_reads_back(stored, then, dtype):
     torch.manual_seed(0)
     edit = Rank(0.5, then)
     w, x, y = torch.randn(64, 96), torch.randn(200, 96), torch.randn(200, 64)
     done = edit.grid(dtype).settle(w, x.T @ x / 200, y.T @ y / 200, 2)
-    coded, parts = done.grid.code(done.values), edit.payload(64, 96)
-    assert set(coded.tensors) == set(parts)
-    tensors = {}
-    for name, part in parts.items():
-        held = coded.tensors[name]
-        assert tuple(held.shape) == part.shape
-        if part.levels:
-            held = (unpack(pack(held.int() - part.low, part.levels), part.levels, held.numel()) + part.low).view(
-                part.shape
-            )
-        tensors[name] = held
+    coded = done.grid.code(done.values)
+    tensors = stored(edit, coded, 64, 96)
     assert torch.allclose(edit.decode(tensors), coded.values, atol=1e-5)
     left, right = edit.factors(tensors)
     assert left.shape == (19, 64) and right.shape == (19, 96)

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -72,8 +73,8 @@ def names() -> list[str]:
     return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
 
 
-#: the kind of the format's own grids of numbers
-BITS = "bits"
+#: the kind of the format's own grids of numbers, and those that change the shape of a language model
+BITS, SHAPES = "bits", ("channels", "heads", "drop")
 
 
 def kinds() -> list[str]:
@@ -159,6 +160,18 @@ def parse(words: str) -> Edit:
         return kind(**values)
     except TypeError:
         raise PlanError(f"`{words}` lacks a value", f"`{tree.func.id}` needs {', '.join(_needed(kind))}") from None
+
+
+@cache
+def read(words: str) -> Any:
+    """`parse`, for menus that have hundreds of edits made of a few dozen words."""
+    return parse(words)
+
+
+def must_share(name: str, keep: float, example: str) -> None:
+    """PlanError if what an edit is to keep is no share."""
+    if not 0 < keep < 1:
+        raise PlanError(f"{name}(keep={keep}) is not a share between 0 and 1", f"write {name}(keep={example})")
 
 
 def _needed(kind: type) -> list[str]:

@@ -7,22 +7,20 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from secateur.parts.edits import parse
+from secateur.parts.edits import SHAPES, read
 from secateur.parts.edits.keep import Keep
 from secateur.types import PlanError
 
 if TYPE_CHECKING:
     from secateur.types import Edit
 
-_SHAPES = ("channels", "heads", "drop", "each")
-
 
 @cache
-def read(words: str) -> tuple[Edit, ...]:
-    """Menus have hundreds of these edits and a few dozen words."""
-    found = tuple(parse(one) for one in words.split(";")) if words else (Keep(),)
+def several(words: str) -> tuple[Edit, ...]:
+    """The edits that stand between the `;`; nothing is to keep all."""
+    found = tuple(read(one) for one in words.split(";")) if words else (Keep(),)
     for edit in found:
-        if type(edit).__module__.rpartition(".")[2] in _SHAPES:
+        if type(edit).__module__.rpartition(".")[2] in (*SHAPES, "each"):
             hint = "name a grid, like then='int(bits=8, group=0)'"
             raise PlanError(f"`{edit}` cannot come after another cut of the shape", hint)
     return found
@@ -30,7 +28,7 @@ def read(words: str) -> tuple[Edit, ...]:
 
 def nth(words: str, at: int) -> Edit:
     """The edit of one layer of a part; -1 is the last, which mixes what the others make."""
-    found = read(words)
+    found = several(words)
     if len(found) == 1:
         return found[0]
     if at >= len(found) - 1:

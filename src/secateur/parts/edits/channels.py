@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateur.parts.edits import Part, text
+from secateur.parts.edits import Part, must_share, text
 from secateur.parts.edits._inner import nth
 from secateur.parts.edits.keep import Keep
-from secateur.types import PlanError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 #: shares of the channels that menus offer
 SHARES = (0.9, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
-
-
 #: below how many channels they stay in multiples of what
 _STEPS = ((128, 1), (4096, 32), (math.inf, 256))
 
@@ -41,8 +38,7 @@ class Channels:
         return text(self)
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise PlanError(f"channels(keep={self.keep}) is not a share between 0 and 1", "write channels(keep=0.5)")
+        must_share("channels", self.keep, "0.5")
         _ = self.side(-1)
 
     @property

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateur.parts.edits import text
+from secateur.parts.edits import must_share, text
 from secateur.parts.edits._inner import nth
-from secateur.types import PlanError
 
 if TYPE_CHECKING:
     from secateur.types import Edit, Unit
@@ -26,8 +25,7 @@ class Heads:
         return text(self)
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise PlanError(f"heads(keep={self.keep}) is not a share between 0 and 1", "write heads(keep=0.5)")
+        must_share("heads", self.keep, "0.5")
         _ = self.side(-1)
 
     def side(self, at: int) -> Edit:

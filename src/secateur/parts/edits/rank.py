@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from secateur.parts.edits import Part, kinds, parse, payload_cost, text
+from secateur.parts.edits import Part, kinds, must_share, payload_cost, read, text
 from secateur.parts.edits.keep import Keep
 from secateur.types import PlanError
 
@@ -38,8 +37,7 @@ class Rank:
         return text(self)
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise PlanError(f"rank(keep={self.keep}) is not a share between 0 and 1", "write rank(keep=0.25)")
+        must_share("rank", self.keep, "0.25")
         if self.inner is not None and type(self.inner).__module__.rpartition(".")[2] in kinds():
             raise PlanError(
                 f"`{self.then}` puts no numbers on a grid", "`then` is a grid, like then='int(bits=4, group=64)'"
@@ -48,7 +46,7 @@ class Rank:
     @property
     def inner(self) -> Any:
         """How the factors are stored, None for plain numbers."""
-        return _read(self.then) if self.then else None
+        return read(self.then) if self.then else None
 
     def rank(self, rows: int, cols: int) -> int:
         from secateur.maths.lowrank import rank
@@ -105,12 +103,6 @@ class Rank:
     def decode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         left, right = self.factors(tensors)
         return left.mT @ right
-
-
-@cache
-def _read(words: str) -> Any:
-    """Menus have dozens of these edits and a few words."""
-    return parse(words)
 
 
 def offered(inner: Sequence[Edit]) -> tuple[Rank, ...]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING
 
-from secateur.parts.edits import GridEdit, Part, parse, payload_cost, text
+from secateur.parts.edits import GridEdit, Part, must_share, payload_cost, read, text
 from secateur.types import PlanError
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ class Sparse:
                 raise PlanError(f"`{self}` says what to keep in two ways", "write sparse(keep=0.5) or sparse(n=2, m=4)")
             if not 0 < self.n < self.m <= 16:
                 raise PlanError(f"`{self}` does not keep n of up to 16", "sparse(n=2, m=4) keeps 2 of every 4 inputs")
-        elif not 0 < self.keep < 1:
-            raise PlanError(f"sparse(keep={self.keep}) is not a share between 0 and 1", "write sparse(keep=0.5)")
+        else:
+            must_share("sparse", self.keep, "0.5")
         if self.block < 1 or (self.square and self.block == 1):
             raise PlanError(f"a block of {self.block} is none", "say block=16, and square=True for 16 x 16")
         if self.then and (set(self.inner.payload(16, 4096)) - _CODED or not hasattr(self.inner, "grid")):
@@ -62,7 +61,7 @@ class Sparse:
     @property
     def inner(self) -> GridEdit:
         """What codes the weights that stay."""
-        return _read(self.then)
+        return read(self.then)
 
     @property
     def group(self) -> int:
@@ -121,12 +120,6 @@ class Sparse:
 
 #: what the payload of a grid is made of that a mask can stand before
 _CODED = {"codes", "scale", "global_scale"}
-
-
-@cache
-def _read(words: str) -> GridEdit:
-    edit: Edit = parse(words)
-    return edit  # type: ignore[return-value]  # every edit but channels has a payload, and that is looked at
 
 
 def offered(inner: Sequence[Edit]) -> tuple[Sparse, ...]:

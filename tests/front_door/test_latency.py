@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import runpy
 import time
-from pathlib import Path
 
+import numpy as np
 import pytest
 
 from secateur.case import open_case
 from secateur.cut import cut
-from secateur.latency import Latency, fastest, timed
+from secateur.latency import fastest, timed
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.rank import Rank
 from secateur.price import check
 from secateur.types import Budget, BudgetError
 
-FIXTURES = runpy.run_path(str(Path(__file__).parent / "front_door" / "conftest.py"))
 
-
-@pytest.fixture(scope="module")
-def patient(tmp_path_factory):
+@pytest.fixture
+def patient(tiny, text, quick):
     """A tiny Llama, some text, and options of a calibration that is over soon."""
-    folder = tmp_path_factory.mktemp("latency")
-    text = folder / "text.txt"
-    text.write_text("The old tree bends over the young root.\n" * 400)
-    return str(FIXTURES["save"]("llama", "float16", {}, folder / "llama")), str(text), {"samples": 8, "seq_len": 32}
+    return str(tiny("llama")), str(text), quick
 
 
 def test_the_fastest_of_enough_tries():
@@ -62,13 +56,35 @@ def test_a_budget_in_ms(patient, tmp_path):
         cut(model, text, "0.0001 ms", out=tmp_path / "shapes", format="safetensors", edits="channels,drop", **how)
 
 
-def test_what_cannot_be_timed_is_said(patient):
+def test_a_share_of_seconds_is_of_nothing():
     with pytest.raises(BudgetError, match="a share of the seconds"):
         check(Budget.parse("50% ms"))
 
-    class Case:
-        format = type("F", (), {"name": "onnx"})
-        stream = object.__new__(__import__("secateur.model.whole", fromlist=["Whole"]).Whole)
 
-    with pytest.raises(BudgetError, match="onnx files of image models"):
-        Latency(Case())
+@pytest.mark.parametrize("format", ["gguf", "onnx-qdq"])
+def test_a_runtime_without_a_clock_is_said(patient, format):
+    model, text, how = patient
+    with pytest.raises(BudgetError, match=f"{format} files of language models are not timed yet"):
+        timed(open_case(model, text, format, how["samples"], how["seq_len"], 0, None))
+
+
+NET = """
+from torch import nn
+
+def net():
+    made = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
+    made.preprocessing = {"shape": (1, 8, 8), "scale": 1.0, "mean": (0.0,), "std": (1.0,)}
+    return made
+"""
+
+
+def test_image_models_in_onnx_have_no_clock_yet(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    (tmp_path / "net_without_a_clock.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (60, 8, 8, 1), np.uint8), random.integers(0, 3, 60)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    case = open_case("net_without_a_clock:net", str(tmp_path / "data.npz"), "onnx", 40, None, 0, None)
+    with pytest.raises(BudgetError, match="onnx files of image models are not timed yet"):
+        timed(case)
