@@ -68,7 +68,7 @@ def survey(
 ) -> Menu:
     """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`.
 
-    `edits` are the kinds that it offers, `"bits,channels"`; channels price FLOPs (image models).
+    `edits` are the kinds that it offers, `"bits,sparse,channels"`, or `"all"`.
     """
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, asked(edits))
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}

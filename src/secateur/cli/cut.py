@@ -39,7 +39,9 @@ def cut(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option("--budget", "-b", help='"4.25 bits/weight", "300 MB", "60% bytes" ...', show_default=False),
+        typer.Option(
+            "--budget", "-b", help='"4.25 bits/weight", "300 MB", "60% flops, 2 GB", "20 ms" ...', show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A folder for the result.", show_default=False)

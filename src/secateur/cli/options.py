@@ -28,7 +28,10 @@ Data = Annotated[
 BudgetText = Annotated[
     str,
     typer.Option(
-        "--budget", "-b", help='"4.25 bits/weight", "300 MB", "60% bytes", or several with commas.', show_default=False
+        "--budget",
+        "-b",
+        help='"4.25 bits/weight", "300 MB", "60% flops, 2 GB", "kv 24 KB/token", "20 ms" ...',
+        show_default=False,
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.", show_default=False)]
@@ -101,7 +104,8 @@ Pin = Annotated[
 Edits = Annotated[
     str,
     typer.Option(
-        help="What may be on the menu: bits, channels ..., several with commas, or all.", rich_help_panel="What"
+        help="What may be on the menu: bits, sparse, rank, armor, channels, heads, drop, several with commas, or all.",
+        rich_help_panel="What",
     ),
 ]
 Damage = Annotated[
