@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ from secateur.model.factors import Factors
 from secateur.model.load import trim
 from secateur.model.matrix import place, put, view
 from secateur.model.parked import States, load, parked, save
+from secateur.model.resize import fewer_experts
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
+from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
+from secateur.parts.experts import Fewer
+from secateur.parts.knives import OfExperts
 from secateur.parts.left import count, narrowed, removal, stays, vector_stays
 from secateur.parts.menus import check_model, load_menu, load_plan
 from secateur.price import spent
@@ -195,6 +200,8 @@ class Walk:
     work: Path
     found: Found = field(default_factory=Found)
     kept: dict[str, Tensor] = field(default_factory=dict)  # channels that stay, by unit
+    fewer: dict[str, Fewer] = field(default_factory=dict)  # what experts become, by unit
+    room: ExitStack = field(default_factory=ExitStack)  # layers of experts that are small until their block is left
 
     def __call__(self, tell: Tell) -> tuple[Comparison, Tensor]:
         """The comparison of both networks on the held-back text, and the cut one's logits on `some`."""
@@ -205,7 +212,7 @@ class Walk:
         for i in range(done, n):
             tell("cutting", i, n)
             after = [parked(stream.behind(i, plain.shape), self.work / name, 4) for name in ("plain", "cut")]
-            with stream.loaded(stream.blocks[i]):
+            with stream.loaded(stream.blocks[i]), self.room:
                 stream.through(i, plain, after[0])
                 self._narrow(tell)
                 mine = [unit for unit in self.case.units if unit.block == i]
@@ -275,13 +282,19 @@ class Walk:
         tell("narrowing", 1, 1)
 
     def _fewer(self, unit: Unit) -> bool:
-        """Whether a unit is to lose channels or heads."""
-        return unit.kind == "channels" or isinstance(self.edits[unit.name], Channels | Heads)
+        """Whether a unit is to lose channels, heads or experts."""
+        return unit.kind == "channels" or isinstance(self.edits[unit.name], Channels | Heads | Experts)
 
     def _choose(self, units: Sequence[Unit]) -> None:
-        """Which channels and KV heads stay, of a loaded block's parts that are to lose some."""
+        """Which channels, KV heads and experts stay, of a loaded block's parts that are to lose some."""
         for unit in units:
             edit = self.edits[unit.name]
+            if unit.side is not None and unit.side.mixes and isinstance(edit, Experts):
+                makers = next(one for one in units if one.side is not None and one.side.part == unit.side.part)
+                found = {**self.factors(makers), **self.factors(unit)}
+                knife = OfExperts.of(self.case.stream.network, makers, unit, found)
+                fewer = knife.experts.fewer(edit.left(count(unit)), edit.merge)
+                self.fewer |= {makers.name: fewer, unit.name: fewer}
             if unit.side is not None and unit.side.mixes and isinstance(edit, Channels | Heads):
                 (m,) = unit.matrices
                 kept = removal(unit, view(self.case.stream.network, m), self.factors(unit)[m.key]).kept(
@@ -298,21 +311,36 @@ class Walk:
         """Cut loaded units in place and write their part of the file; what the runtime will see of their matrices."""
         out: dict[Matrix, Tensor] = {}
         coded, dtype = self._rounded(units), self.case.dtype_of
+        self._make_room(units)
         for unit in units:
             left, edit = narrowed(unit, self.edits[unit.name])
             if not left.matrices:
                 self._drop(unit)
                 Parts(self.work / "parts").save(str(self.case.units.index(unit)), {})
                 continue
-            mine = {m.key: coded[m.key] for m in unit.matrices}
+            mine = {m.key: coded[m.key] for m in left.matrices}
             tensors = self.case.format.encode(left, edit, mine, dtype(unit, edit)) | self._vectors(unit)
             Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
-            for m in unit.matrices:
+            for m in (m for m in unit.matrices if m.key in mine):
                 seen = self.case.format.seen(left, edit, mine[m.key].values, dtype(unit, edit))
                 put(self.case.stream.network, m, self._spread(unit, m, seen))
                 if unit.block is None:
                     out[m] = seen
         return out
+
+    def _make_room(self, units: Sequence[Unit]) -> None:
+        """Layers that have fewer experts have as many as are left, until their block is left; their routers know."""
+        network = self.case.stream.network
+        for unit in units:
+            if unit.name in self.fewer and unit.side is not None and unit.side.router:
+                router, n = self._router(unit), len(self.fewer[unit.name].groups)
+                self.room.enter_context(fewer_experts(network, unit.side.part, unit.side.router, n))
+                network.get_submodule(unit.side.router).weight.copy_(router)
+        self.room.callback(self.fewer.clear)  # it holds the block's weights
+
+    def _router(self, unit: Unit) -> Tensor:
+        """The rows of a router of fewer experts, in the type that they are stored in."""
+        return self.fewer[unit.name].router.cpu().to(self.case.checkpoint.read(unit.vectors[0]).dtype)
 
     def _drop(self, unit: Unit) -> None:
         """A unit that is gone: what mixes gives zeros."""
@@ -338,14 +366,18 @@ class Walk:
                 continue
             grid = self._grid(unit)
             mixes = unit.side is not None and unit.side.mixes and unit.name in self.kept
-            factors = {} if grid is None and not mixes else self.factors(unit)
-            for m in unit.matrices:
+            fewer = self.fewer.get(unit.name)
+            known = self.factors if fewer is None else fewer.factors
+            factors = {} if grid is None and not mixes else known(unit)
+            network = self.case.stream.network
+            held = {m.key: view(network, m) for m in unit.matrices} if fewer is None else fewer.weights(unit)
+            for m in (m for m in unit.matrices if m.key in held):
                 rows, cols = self._stay(unit, m)
-                w = view(self.case.stream.network, m)[rows]
+                w = held[m.key][rows]
                 w = refitted(w, factors[m.key].a.to(w.device), cols.to(w.device)) if mixes else w[:, cols]
                 if grid is None:
-                    kept = w.to(getattr(torch, self.case.dtype_of(unit, self.edits[unit.name]))).float() if mixes else w
-                    yield m.key, Coded(kept.clone(), {})
+                    dtype = getattr(torch, self.case.dtype_of(unit, self.edits[unit.name]))
+                    yield m.key, Coded((w.to(dtype).float() if mixes or fewer else w).clone(), {})
                 else:
                     a, g = factors[m.key].a[cols][:, cols], factors[m.key].g[rows]
                     g = g if g.ndim == 1 else g[:, rows]
@@ -372,6 +404,8 @@ class Walk:
         stored = {name: self.case.checkpoint.read(name) for name in (*unit.vectors, *also(unit))}
         if unit.name in self.kept:
             stored |= {name: stored[name][vector_stays(unit, name, self.kept[unit.name])] for name in unit.vectors}
+        if unit.name in self.fewer:
+            stored |= {name: self._router(unit) for name in unit.vectors}
         own = self.case.format.disk.encode_rest({})
         return {name: x for name, x in self.case.format.disk.encode_rest(stored).items() if name not in own}
 

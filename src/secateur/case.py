@@ -35,6 +35,7 @@ from secateur.parts import edits as edits_
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.each import Each
+from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import Shaping, count, is_bias, narrowed
@@ -139,7 +140,7 @@ class Case:
         out = self.format.layout(left, inner, self.dtype_of(unit, edit))
         n, stored = count(unit), self.checkpoint.tensors
         share = Fraction(edit.left(n), n) if n and isinstance(edit, Shaping) else 1
-        beside = {name: (stored[name].dtype, (int(stored[name].size * share),)) for name in unit.vectors}
+        beside = {name: (stored[name].dtype, _shorter(stored[name].shape, share)) for name in unit.vectors}
         beside |= {name: (stored[name].dtype, stored[name].shape) for name in also(unit)}
         own = self.format.disk.layout_rest({})  # the file's own tensors are no unit's
         return out | {name: one for name, one in self.format.disk.layout_rest(beside).items() if name not in own}
@@ -149,8 +150,10 @@ class Case:
         left, inner = narrowed(unit, edit)
         own = None if getattr(self.format, "dense", False) else getattr(inner, "flops", None)
         pairs = zip(unit.matrices, left.matrices, strict=False)  # nothing is left of what is gone
-        each = (self.stream.per_weight(unit, m) * (own(one) if own else one.size) for m, one in pairs)
-        return round(math.fsum(each))
+        whole = left if unit.kind == "experts" else unit  # a token meets as many of few experts as of many
+        each = (self.stream.per_weight(whole, m) * (own(one) if own else one.size) for m, one in pairs)
+        routed = 2 * count(left) * left.matrices[0].cols if unit.side is not None and unit.side.router else 0
+        return round(math.fsum(each)) + routed
 
     def kv(self, unit: Unit, edit: Edit) -> int:
         """Bytes of keys and values that a token leaves behind for a unit, at 16 bits a number."""
@@ -230,7 +233,7 @@ def open_case(
     checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
     if any(kind in kinds for kind in edits_.SHAPES):
-        _shape(stream, format)
+        _shape(stream, format, kinds)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
     form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
@@ -248,16 +251,19 @@ def shapes_of(form: Any) -> str:
     return getattr(form, "shapes", "")
 
 
-def _shape(stream: Stream, format: str) -> None:
+def _shape(stream: Stream, format: str, kinds: Sequence[str]) -> None:
     """Learn which units of a language model lose their shape together."""
     if not shapes_of(export.find(format)):
         able = [name for name in export.names() if shapes_of(export.find(name))]
         said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
         raise ExportError(said, f"write {', '.join(able)}, or cap bytes or bits alone")
-    stream.anatomy = with_sides(stream.anatomy, stream.network)
+    stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
+    kind = stream.network.config.model_type  # type: ignore[union-attr]
     if not any(unit.side for unit in stream.anatomy.units):
-        kind = stream.network.config.model_type  # type: ignore[union-attr]
         raise ModelError(f"nothing is known of what channels and heads `{kind}` has", "cap bytes or bits alone")
+    among = {unit.side.by for unit in stream.anatomy.units if unit.side}
+    if "experts" in kinds and "experts" not in among and set(kinds) != set(edits_.kinds()):  # "all" is what there is
+        raise ModelError(f"`{kind}` has no layers of experts that could have fewer", "leave `experts` out of --edits")
 
 
 def _unfit(unit: Unit, edit: Edit) -> str | None:
@@ -267,18 +273,32 @@ def _unfit(unit: Unit, edit: Edit) -> str | None:
 
 def _misfit(unit: Unit, edit: Edit) -> str | None:
     """Why a unit cannot lose its shape like this, or None."""
-    if not isinstance(edit, Channels | Heads | Each | Drop) or (unit.kind == "channels" and isinstance(edit, Channels)):
+    if not isinstance(edit, Channels | Heads | Experts | Each | Drop) or (
+        unit.kind == "channels" and isinstance(edit, Channels)
+    ):
         return None
     by = unit.side.by if unit.side else ""
     if isinstance(edit, Channels) and by != "channels":
         return "its channels are not its own to give away"
     if isinstance(edit, Heads) and by != "heads":
         return "it has no heads that could go"
+    if isinstance(edit, Experts) and by != "experts":
+        return "it has no experts that could go"
     if unit.side is None:
         return "it does not stand beside the residual stream, so it cannot be left out"
-    if isinstance(edit, Channels | Heads) and edit.left(count(unit)) >= count(unit):
+    if isinstance(edit, Channels | Heads | Experts) and edit.left(count(unit)) >= count(unit):
         return "it would keep all that it has"
+    if isinstance(edit, Drop) and by == "experts":
+        return "a layer of experts can have fewer, but not none"
+    if isinstance(edit, Experts) and edit.left(count(unit)) < unit.side.least:
+        left, all_, least = edit.left(count(unit)), count(unit), unit.side.least
+        return f"it would keep {left} of {all_} experts, and every token is sent to {least}"
     return None
+
+
+def _shorter(shape: Sequence[int], share: Fraction | int) -> tuple[int, ...]:
+    """A tensor with this share of its rows."""
+    return (int(shape[0] * share), *shape[1:])
 
 
 def also(unit: Unit) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ from secateur.parts.edits import text
 from secateur.parts.edits.channels import SHARES, Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.each import Each
+from secateur.parts.edits.experts import SHARES as EIGHTHS
+from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import count
 from secateur.price import price
-from secateur.shapes import ERROR, Measured
+from secateur.shapes import ERROR, Measured, curve_of
 from secateur.types import Edit, Unit
 
 #: how many combinations all rows have between them at their full shape, and how many times fewer at each smaller one
@@ -90,7 +92,7 @@ def offers_of(
     for shape in _shapes(case, units[0]) if free else [None]:
         lost, error = 0.0, 0.0
         if shape is not None:
-            each = [how.total(seen.lost(unit.side.part, shape.left(count(unit)))) for unit in mixers if unit.side]
+            each = [how.total(seen.lost(curve_of(unit, shape), shape.left(count(unit)))) for unit in mixers]
             lost = scale * math.fsum(each)
             error = math.hypot(ERROR * scale * math.hypot(*each), spread * lost)
         sides = [_side(case, some, singles, shape, over, es) for some, es in zip(layers.values(), only, strict=True)]
@@ -105,12 +107,16 @@ def offers_of(
     return found
 
 
-def _shapes(case: Case, unit: Unit) -> list[Channels | Heads | None]:
+def _shapes(case: Case, unit: Unit) -> list[Channels | Heads | Experts | None]:
     """The shapes that a row can take: its own, and smaller ones, each once."""
     assert unit.side is not None
     n, by = count(unit), unit.side.by
     if by not in case.kinds or not n:
         return [None]
+    if by == "experts":
+        lefts = dict.fromkeys(Experts(keep).left(n) for keep in EIGHTHS)
+        keeps = [round(left / n, 4) for left in lefts if unit.side.least <= left < n]
+        return [None, *(Experts(keep, merge=merge) for keep in keeps for merge in (False, True))]
     shares = [k / n for k in range(n - 1, 0, -1)] if by == "heads" else SHARES
     make = Heads if by == "heads" else Channels
     lefts = {make(round(share, 4)).left(n): make(round(share, 4)) for share in reversed(shares)}
@@ -141,12 +147,14 @@ def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over:
     edits, cost, damage, square = [], [], [], []
     for e in only:
         edit = singles.edits[e]
-        whole = edit if shape is None else type(shape)(shape.keep, "" if isinstance(edit, Keep) else text(edit))
+        whole = edit if shape is None else replace(shape, then="" if isinstance(edit, Keep) else text(edit))
         able = all(singles.can[unit.name][e] for unit in units)
         if not able or any(case.refuses(unit, whole) for unit in units):
             continue
         prices = [price(case, unit, whole, over) for unit in units]
-        share = 1.0 if shape is None else shape.left(count(units[0])) / count(units[0])
+        # of experts a token meets as many as before, so all that rounding does to them stays
+        some = None if isinstance(shape, Experts) else shape
+        share = 1.0 if some is None else some.left(count(units[0])) / count(units[0])
         edits.append([e])
         cost.append([float(sum(one[name] for one in prices)) for name in case.resources])
         damage.append(share * math.fsum(singles.rows[unit.name].damage[e] for unit in units))
@@ -190,7 +198,7 @@ def _named(shape: Any, edits: Sequence[Edit]) -> Edit:
     then = "" if alike and isinstance(edits[0], Keep) else "; ".join(map(text, edits[:1] if alike else edits))
     if shape is None:
         return edits[0] if alike else Each(then)
-    return type(shape)(shape.keep, then)
+    return replace(shape, then=then)
 
 
 def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from secateur.case import Case, also
 from secateur.export._write import layout_bytes
 from secateur.model.matrix import place
-from secateur.parts.edits import SHAPES
 from secateur.parts.edits.keep import Keep
 from secateur.types import Budget, BudgetError, Edit, Unit
 
 #: what a cut of an image model spends; of a language model there is more, for every token that it keeps
 RESOURCES = ("bytes", "bits_per_weight", "flops", "seconds")
 TOKENS = (*RESOURCES, "kv")
+#: shapes of a language model that have fewer FLOPs, and, but for the first, a smaller cache
+FEWER_FLOPS = ("channels", "heads", "drop")
 
 
 def check(budget: Budget, pictures: bool = False) -> None:
@@ -30,8 +31,8 @@ def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tu
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
     caps = (*budget.caps, *budget.share)
     if "flops" in caps or ("seconds" in caps and pictures):
-        kinds = (*kinds, "channels") if pictures else (*kinds, *SHAPES)
-    return tuple(dict.fromkeys((*kinds, *(SHAPES[1:] if "kv" in caps else ()))))
+        kinds = (*kinds, "channels") if pictures else (*kinds, *FEWER_FLOPS)
+    return tuple(dict.fromkeys((*kinds, *(FEWER_FLOPS[1:] if "kv" in caps else ()))))
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, float]:
@@ -56,7 +57,9 @@ def fixed(case: Case, over: str) -> dict[str, float]:
     payload = sum(layout_bytes(one) for one in rest.values()) if over == "all" else 0
     more = {}
     if "flops" in case.resources:
-        more["flops"] = case.stream.elsewhere({place(matrix).module for unit in case.units for matrix in unit.matrices})
+        own = {place(matrix).module for unit in case.units for matrix in unit.matrices}
+        routers = {unit.side.router for unit in case.units if unit.side is not None and unit.side.router}
+        more["flops"] = case.stream.elsewhere(own | routers)
     if "kv" in case.resources:
         more["kv"] = case.stream.kv - sum(case.kv(unit, Keep()) for unit in case.units)
     if case.clock:

@@ -1,8 +1,9 @@
-"""Smaller shapes on a language model's menu: fewer channels and heads, and parts left out.
+"""Smaller shapes on a language model's menu: fewer channels, heads and experts, and parts left out.
 
-What is lost is measured: each attention and MLP with some of its KV heads or channels, and without it, in a network
-that is otherwise uncut, on a few windows of the text for correction. One walk over the blocks does all of it: a network
-that differs in block i is the plain one up to there, so its states are born at block i and walk on with all others.
+What is lost is measured: each attention and MLP with some of its KV heads, channels or experts, and without it, in a
+network that is otherwise uncut, on a few windows of the text for correction. One walk over the blocks does all of it: a
+network that differs in block i is the plain one up to there, so its states are born at block i and walk on with all
+others.
 Between what was measured the curve follows the second order. What parts do to each other, and what it means to choose
 by measurements that have errors, is seen in a few networks that are narrow everywhere, where it seems to cost least.
 
@@ -13,8 +14,8 @@ both, losses that were measured go on the menu as the sums that it would make th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,19 @@ from torch import Tensor
 
 from secateur.case import Case, Tell
 from secateur.maths import knapsack
-from secateur.maths.channels import Removal, refitted
+from secateur.maths.channels import Removal
 from secateur.measure.compare import Comparison, sums
-from secateur.model.factors import Factors
-from secateur.model.matrix import place, put, view
 from secateur.model.parked import States, parked
 from secateur.parts.correction import Correction
 from secateur.parts.edits.channels import Channels
+from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
-from secateur.parts.left import columns, count, removal
+from secateur.parts.knives import Knife, OfChannels, OfExperts
+from secateur.parts.left import count
 from secateur.types import Unit
 
 #: shares at which each part is measured, beside without it
-ALONE = {"channels": (0.75, 0.4), "heads": (0.5,)}
+ALONE = {"channels": (0.75, 0.4), "heads": (0.5,), "experts": (0.75, 0.5)}
 #: shares of the parts' weights that are left in the networks that are narrow everywhere
 TOGETHER = (0.8, 0.6, 0.4)
 #: shares that those networks may choose from
@@ -47,15 +48,16 @@ WINDOWS = 8
 #: relative error of a part's curve: one standard error of a KL on so few windows, and what is between the points
 ERROR = 0.15
 
-#: a part with so many of its channels or heads left; 0: without it
+#: a part with so many of its channels, heads or experts left, 0: without it; the name says if others were merged
 Cut = tuple[str, int]
+MERGED = " merged"
 
 
 @dataclass(frozen=True)
 class Measured:
     """What every part loses: second order and measured, and how single losses add up."""
 
-    removals: Mapping[str, Removal]  # by part, where it can lose something of itself
+    removals: Mapping[str, Removal]  # by part (and how), where it can lose something of itself
     alone: Mapping[Cut, float]  # KL, nats per token
     together: Sequence[tuple[Sequence[Cut], float]]  # what is cut in a network, and its KL
 
@@ -93,26 +95,35 @@ def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Measured:
     alone = walk(windows[:WINDOWS], {}, tell)
     seen = Measured(walk.removals, alone, ())
     cuts = {str(share): _cheapest(_options(case, seen), share) for share in TOGETHER}
+    if not any(cuts.values()):
+        return seen
     others = windows[WINDOWS : 2 * WINDOWS] if len(windows) > WINDOWS else windows
     found = walk(others, cuts, tell)
-    return replace(seen, together=[(list(cut.items()), found[name]) for name, cut in cuts.items() if cut])
+    return replace(seen, together=[(list(cut.values()), found[name]) for name, cut in cuts.items() if cut])
 
 
-def _options(case: Case, seen: Measured) -> dict[str, list[tuple[int, float, float]]]:
-    """By part: what may be left of it, the weights that this takes away, and what is lost."""
-    out: dict[str, list[tuple[int, float, float]]] = {}
+def curve_of(unit: Unit, edit: Any) -> str:
+    """The curve along which a part loses what an edit takes away."""
+    return unit.side.part + (MERGED if getattr(edit, "merge", False) else "")  # type: ignore[union-attr]
+
+
+def _options(case: Case, seen: Measured) -> dict[str, list[tuple[Cut | None, float, float]]]:
+    """By part: how it may be cut, the weights that this takes away, and what is lost."""
+    out: dict[str, list[tuple[Cut | None, float, float]]] = {}
     for unit in _mixers(case):
         assert unit.side is not None
         size = sum(one.size for one in case.units if one.side is not None and one.side.part == unit.side.part)
-        n, levels = count(unit), _levels(unit, dict.fromkeys(("channels", "heads"), CHOICE))
-        mine = [(left, size * (1 - left / n), seen.lost(unit.side.part, left)) for left in levels]
-        out[unit.side.part] = [(-1, 0.0, 0.0), *mine]
+        n, cuts = count(unit), _cuts(unit, dict.fromkeys(ALONE, CHOICE))
+        mine = [(cut, size * (1 - cut[1] / n), seen.lost(*cut)) for cut in cuts]
+        out[unit.side.part] = [(None, 0.0, 0.0), *mine]
     return out
 
 
-def _cheapest(options: Mapping[str, Sequence[tuple[int, float, float]]], share: float) -> dict[str, int]:
-    """What is left of each part that loses something, so that no more than this share of the weights stays of all that
+def _cheapest(options: Mapping[str, Sequence[tuple[Cut | None, float, float]]], share: float) -> dict[str, Cut]:
+    """How each part is cut that loses something, so that no more than this share of the weights stays of all that
     could go, at least cost."""
+    if not options:
+        return {}
     wide = max(len(one) for one in options.values())
 
     def table(at: int) -> np.ndarray:
@@ -122,22 +133,35 @@ def _cheapest(options: Mapping[str, Sequence[tuple[int, float, float]]], share: 
     most = np.where(np.isfinite(saved), saved, 0.0).max(1, keepdims=True)
     stays = np.where(np.isfinite(saved), most - saved, np.inf)
     found = knapsack.lagrange([stays], [share * float(most.sum())], lost).edits.tolist()
-    lefts = {part: one[e][0] for (part, one), e in zip(options.items(), found, strict=True)}
-    return {part: left for part, left in lefts.items() if left >= 0}
+    cuts = {part: one[e][0] for (part, one), e in zip(options.items(), found, strict=True)}
+    return {part: cut for part, cut in cuts.items() if cut is not None}
 
 
 def _mixers(case: Case) -> list[Unit]:
-    return [unit for unit in case.units if unit.side is not None and unit.side.mixes]
+    """What mixes the channels of parts that somebody wants cut."""
+    wanted = {*case.kinds}
+    return [
+        unit
+        for unit in case.units
+        if unit.side is not None and unit.side.mixes and (unit.side.by in wanted or "drop" in wanted)
+    ]
 
 
-def _levels(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[int]:
-    """How many channels or heads are left at these shares, where some are gone."""
+def _cuts(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[Cut]:
+    """How a part may be cut at these shares, where some of it is gone."""
     assert unit.side is not None
-    n, make = count(unit), {"channels": Channels, "heads": Heads}.get(unit.side.by)
+    n, make = count(unit), {"channels": Channels, "heads": Heads, "experts": Experts}.get(unit.side.by)
     if make is None or not n:
         return []
-    found = (make(share).left(n) for share in shares.get(unit.side.by, ()))
-    return [left for left in dict.fromkeys(found) if left < n]
+    found = dict.fromkeys(make(share).left(n) for share in shares.get(unit.side.by, ()))
+    curves = [unit.side.part, *([unit.side.part + MERGED] if unit.side.by == "experts" else [])]
+    return [(curve, left) for left in found if unit.side.least <= left < n for curve in curves]
+
+
+def _alone(unit: Unit) -> list[Cut]:
+    """How each part is cut by itself: some of it gone, and all of it, but for experts."""
+    assert unit.side is not None
+    return [*_cuts(unit, ALONE), *([(unit.side.part, 0)] if unit.side.by != "experts" else [])]
 
 
 @dataclass
@@ -149,44 +173,44 @@ class _Walk:
     work: Path
     removals: dict[str, Removal] = field(default_factory=dict)
 
-    def __call__(self, windows: Tensor, wide: Mapping[str, Mapping[str, int]], tell: Tell) -> dict[Any, float]:
-        """KL of each to the plain network: of those that are narrow in one part, by part and what is left, or, where
-        some are given, of the `wide` ones that are narrow everywhere, by name."""
+    def __call__(self, windows: Tensor, wide: Mapping[str, Mapping[str, Cut]], tell: Tell) -> dict[Any, float]:
+        """KL of each to the plain network: of those that are narrow in one part, by their cut, or, where some are
+        given, of the `wide` ones that are narrow everywhere, by name."""
         stream, mixers = self.case.stream, _mixers(self.case)
-        copies = 1 + (len(wide) or sum(1 + len(_levels(unit, ALONE)) for unit in mixers))
+        copies = 1 + (len(wide) or sum(len(_alone(unit)) for unit in mixers))
         plain = stream.embed(windows, self.work / "shapes-plain", copies=copies)
         states: dict[Any, States] = {name: self._born(plain, name, copies) for name in wide}
         for i, path in enumerate(stream.blocks):
             tell("shapes together" if wide else "shapes", i, len(stream.blocks))
             with stream.loaded(path):
                 mine = [unit for unit in mixers if unit.block == i]
-                known = {unit.name: self._known(unit) for unit in mine}
+                knives = {unit.side.part: self._knife(unit) for unit in mine if unit.side is not None}
                 for key, hidden in states.items():
                     cuts = wide.get(key, {}) if wide else {}
                     with ExitStack() as stack:
-                        for unit in mine:
-                            part = unit.side.part  # type: ignore[union-attr]
-                            if part in cuts:
-                                stack.enter_context(_cut(stream.network, unit, cuts[part], *known[unit.name]))
+                        for part in (part for part in knives if part in cuts):
+                            stack.enter_context(_cut(knives[part], cuts[part]))
                         stream.through(i, hidden, hidden)
-                for unit in mine if not wide else ():
-                    for left in (*_levels(unit, ALONE), 0):
-                        key = (unit.side.part, left)  # type: ignore[union-attr]
-                        states[key] = self._born(plain, f"{i}-{len(states)}", copies)
-                        with _cut(stream.network, unit, left, *known[unit.name]):
-                            stream.through(i, plain, states[key])
+                for cut in (cut for unit in mine for cut in _alone(unit)) if not wide else ():
+                    states[cut] = self._born(plain, f"{i}-{len(states)}", copies)
+                    with _cut(knives[cut[0].removesuffix(MERGED)], cut):
+                        stream.through(i, plain, states[cut])
                 stream.through(i, plain, plain)
         tell("shapes together" if wide else "shapes", len(stream.blocks), len(stream.blocks))
         return self._compared(windows, plain, states)
 
-    def _known(self, unit: Unit) -> tuple[Tensor, Factors, Removal | None]:
-        """A loaded unit's matrix, its factors and the order in which its channels go."""
-        (m,) = unit.matrices
-        w, known = view(self.case.stream.network, m).clone(), self.factors(unit)[m.key]
-        part = unit.side.part  # type: ignore[union-attr]
-        if count(unit) and part not in self.removals:
-            self.removals[part] = removal(unit, w, known)
-        return w, known, self.removals.get(part)
+    def _knife(self, unit: Unit) -> Knife:
+        """What cuts a part of a loaded block; the order in which its channels go is kept."""
+        part, network = unit.side.part, self.case.stream.network  # type: ignore[union-attr]
+        if unit.side is not None and unit.side.by == "experts":
+            makers = next(one for one in self.case.units if one.side is not None and one.side.part == part)
+            knife: Knife = OfExperts.of(network, makers, unit, {**self.factors(makers), **self.factors(unit)})
+            curves = (part, part + MERGED)
+        else:
+            knife, curves = OfChannels.of(network, unit, self.factors(unit), self.removals.get(part)), (part,)
+        if knife.removal is not None:
+            self.removals |= dict.fromkeys(curves, knife.removal)
+        return knife
 
     def _born(self, plain: States, name: Any, copies: int) -> States:
         room = parked(plain.shape, self.work / f"shapes-{name}", copies)
@@ -207,22 +231,6 @@ class _Walk:
         return {key: one.kl for key, one in found.items()}
 
 
-@contextmanager
-def _cut(network: Any, unit: Unit, left: int, w: Tensor, factors: Factors, found: Removal | None) -> Iterator[None]:
-    """Inside, a loaded unit mixes only the channels or heads that are left, refitted, or none."""
-    (m,) = unit.matrices
-    values = torch.zeros_like(w)
-    if left and found is not None:
-        some = columns(found.kept(left), sum(unit.side.per[0])).to(w.device)  # type: ignore[union-attr]
-        values[:, some] = refitted(w, factors.a.to(w.device), some)
-    bias = getattr(network.get_submodule(place(m).module), "bias", None) if not left else None
-    before = None if bias is None else bias.detach().clone()
-    put(network, m, values)
-    if bias is not None:
-        bias.detach().zero_()
-    try:
-        yield
-    finally:
-        put(network, m, w)
-        if bias is not None and before is not None:
-            bias.detach().copy_(before)
+def _cut(knife: Knife, cut: Cut) -> AbstractContextManager[None]:
+    curve, left = cut
+    return knife.cut(left, curve.endswith(MERGED))

@@ -27,6 +27,7 @@ KNOBS = {
     "sparse": [{"keep": 0.5}],  # a form: tests/maths/test_sparse.py
     "each": [],  # edits of its sides, not its own
     "heads": [],  # no grid of its own
+    "experts": [],  # nor has this
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},

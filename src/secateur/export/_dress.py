@@ -140,6 +140,7 @@ def _joined(pieces: tuple[Piece, ...], made: Mapping[str, nn.Module]) -> nn.Modu
     """A parameter from its stored tensors."""
     if pieces[0].index is None:
         return made[pieces[0].tensor]
+    pieces = tuple(piece for piece in pieces if piece.tensor in made)  # experts that are gone are not there
     ordered = sorted(pieces, key=lambda piece: (piece.index or 0, piece.start))
     return Stack([[made[piece.tensor] for piece in one] for _, one in groupby(ordered, lambda piece: piece.index)])
 

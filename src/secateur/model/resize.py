@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,8 +41,30 @@ def told(module: Any) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
         module.num_features = len(module.running_mean)
+    elif isinstance(getattr(module, "num_experts", None), int):
+        stack = getattr(module, "down_proj", getattr(module, "weight", None))  # of experts, or the rows of their router
+        module.__dict__["num_experts"] = module.num_experts if stack is None else len(stack)
     elif type(module).__name__ == "Conv1D":  # GPT-2's, stored inputs x outputs
         module.__dict__["nx"], module.__dict__["nf"] = module.weight.shape
+
+
+@contextmanager
+def fewer_experts(network: nn.Module, experts: str, router: str, n: int) -> Iterator[None]:
+    """Inside, a loaded layer has room for `n` experts: its stacks and its router are those of the first so many, to be
+    written over. Afterwards it is as it was."""
+    held: list[tuple[Any, dict[str, Any]]] = []
+    for path in (experts, router):
+        module: Any = network.get_submodule(path)
+        held.append((module, dict(module._parameters)))
+        for name, parameter in module._parameters.items():
+            module._parameters[name] = nn.Parameter(parameter.detach()[:n].clone(), parameter.requires_grad)
+        told(module)
+    try:
+        yield
+    finally:
+        for module, parameters in held:
+            module._parameters.update(parameters)
+            told(module)
 
 
 class Nothing(nn.Module):

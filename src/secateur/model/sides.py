@@ -1,7 +1,8 @@
 """Which units of a language model lose channels or heads together: both sides of every attention and MLP of a block.
 
-Q, k and v make heads, and o mixes them; gate and up make channels, and down mixes them. A KV head goes with all the
-query heads that read it, so that a reader who counts query heads per KV head counts as before.
+Q, k and v make heads, and o mixes them; gate and up make channels, and down mixes them; experts have both in stacks.
+A KV head goes with all the query heads that read it, so that a reader who counts query heads per KV head counts as
+before.
 """
 
 from __future__ import annotations
@@ -18,13 +19,19 @@ from secateur.model.matrix import place
 from secateur.types import Matrix, Side, Unit
 
 
-def with_sides(found: Anatomy, network: nn.Module) -> Anatomy:
-    """The anatomy with the `side` of every unit that has one, and with the vectors that go where its channels go."""
+def with_sides(found: Anatomy, network: nn.Module, experts: bool = False) -> Anatomy:
+    """The anatomy with the `side` of every unit that has one, and with the vectors that go where its channels go; with
+    `experts`, their router is such a one."""
     config: Any = network.config.get_text_config()  # type: ignore[operator,union-attr]
     sided: dict[str, Unit] = {}
     for part in family(str(network.config.model_type)).parts:  # type: ignore[union-attr]
         for at, block in enumerate(found.blocks):
             units = [unit for unit in found.units if unit.block == at]
+            if part.by == "experts":
+                stacks = [unit for unit in units if _within(unit, f"{block}.{part.mixer}")]
+                if experts and len(stacks) == 2:
+                    sided |= {unit.name: unit for unit in _of_experts(found, config, block, part, *stacks)}
+                continue
             makers = _of(units, [f"{block}.{path}" for path in part.makers])
             mixer = _of(units, [f"{block}.{part.mixer}"])
             if makers is not None and mixer is not None:
@@ -35,6 +42,22 @@ def with_sides(found: Anatomy, network: nn.Module) -> Anatomy:
 def _of(units: Sequence[Unit], paths: Sequence[str]) -> Unit | None:
     """The unit whose matrices are those of these modules, and no others."""
     return next((unit for unit in units if [place(m).module for m in unit.matrices] == list(paths)), None)
+
+
+def _within(unit: Unit, path: str) -> bool:
+    """Whether a unit is a stack of the experts in this module."""
+    return unit.kind == "experts" and all(place(m).module == path and place(m).index is not None for m in unit.matrices)
+
+
+def _of_experts(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mixer: Unit) -> tuple[Unit, Unit]:
+    """Both stacks of a layer of experts, the router's rows with the first."""
+    name, router = f"{block}.{part.mixer}", f"{block}.{part.router}"
+    rows = tuple(piece.tensor for piece in found.sources[f"{router}.weight"])
+    least = int(config.num_experts_per_tok)
+    return (
+        replace(makers, vectors=rows, side=Side(name, "experts", 0, least=least, router=router)),
+        replace(mixer, side=Side(name, "experts", -1, least=least)),
+    )
 
 
 def _sides(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mixer: Unit) -> tuple[Unit, Unit]:

@@ -15,12 +15,14 @@ from secateur.model.matrix import place
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.each import Each
+from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
+from secateur.parts.experts import by_expert, first
 from secateur.types import Edit, Matrix, Unit
 
 #: edits that say by themselves what becomes of the weights that stay
-Shaping = Channels | Heads | Each
+Shaping = Channels | Heads | Experts | Each
 
 
 def narrowed(unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
@@ -35,15 +37,19 @@ def narrowed(unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
     if isinstance(edit, Each) or not n:
         return unit, inner
     left = edit.left(n)
+    if unit.side.by == "experts":
+        return first(unit, left), inner
     if unit.side.mixes:
         return replace(unit, matrices=tuple(replace(m, cols=m.cols // n * left) for m in unit.matrices)), inner
     return replace(unit, matrices=tuple(replace(m, rows=m.rows // n * left) for m in unit.matrices)), inner
 
 
 def count(unit: Unit) -> int:
-    """How many channels (KV heads) a unit makes or mixes, all units of its kind alike; 0 where none can go."""
+    """How many channels (KV heads, experts) a unit makes or mixes, all units of its kind alike; 0 where none can go."""
     if unit.side is None:
         return unit.matrices[0].rows if unit.kind == "channels" else 0
+    if unit.side.by == "experts":
+        return len(by_expert(unit))
     if not unit.side.per:
         return 0
     first = unit.matrices[0]
@@ -57,6 +63,7 @@ def stays(unit: Unit, matrix: Matrix, kept: Tensor) -> tuple[Tensor, Tensor]:
         if matrix == unit.matrices[-1]:
             return every_row, columns(kept, matrix.cols // unit.matrices[0].rows)
         return kept, every_col
+    assert unit.side.by != "experts", "experts are no rows or columns"
     some = _sections(kept, unit.side.per[unit.matrices.index(matrix)], count(unit))
     return (every_row, some) if unit.side.mixes else (some, every_col)
 
@@ -92,6 +99,9 @@ def told(before: Sequence[Unit], after: Sequence[Unit]) -> dict[str, Any]:
     for was, now in zip(before, after, strict=True):
         if was.side is None:
             continue
+        if was.side.by == "experts":
+            shapes |= _stacks(was, now)
+            continue
         if was.matrices and not now.matrices:
             part = gone.setdefault(was.side.part, {"makers": [], "mixer": "", "rows": 0, "also": []})
             if was.side.mixes:
@@ -107,11 +117,21 @@ def told(before: Sequence[Unit], after: Sequence[Unit]) -> dict[str, Any]:
     return {"shapes": shapes, "gone": gone} if shapes or gone else {}
 
 
+def _stacks(was: Unit, now: Unit) -> dict[str, list[int]]:
+    """Parameters of a layer of experts that are smaller: stacks, and the router's rows."""
+    n, side = count(now), was.side
+    if n == count(was) or side is None:
+        return {}
+    one = by_expert(now)[0]
+    stack = [n, sum(m.rows for m in one), one[0].cols]
+    return {place(one[0]).parameter: stack} | ({f"{side.router}.weight": [n, one[0].cols]} if side.router else {})
+
+
 def is_bias(name: str, matrix: Matrix) -> bool:
     return matrix.tensor.removesuffix("weight") == name.removesuffix("bias")
 
 
-def _coupled(unit: Unit, edit: Channels | Heads) -> Unit:
+def _coupled(unit: Unit, edit: Channels | Heads | Experts) -> Unit:
     """Coupled layers of an image model with fewer channels."""
     first, *between, last = unit.matrices
     n, per = edit.left(first.rows), last.cols // first.rows

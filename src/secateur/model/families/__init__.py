@@ -22,12 +22,13 @@ class Group:
 @dataclass(frozen=True)
 class Part:
     """A part of a block that adds to the residual stream: what it can lose (see `Side`), the layers that make its
-    channels, the one that mixes them, and the norms that are its own."""
+    channels, the one that mixes them, and the norms that are its own. Experts stand in one module, which is both."""
 
     by: str
     makers: tuple[str, ...]
     mixer: str
     norms: tuple[str, ...] = ()
+    router: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ GATE_UP = Group("mlp.gate_up", ("mlp.gate_proj", "mlp.up_proj"))
 
 ATTENTION = Part("heads", QKV.members, "self_attn.o_proj", ("input_layernorm",))
 MLP = Part("channels", GATE_UP.members, "mlp.down_proj", ("post_attention_layernorm",))
+EXPERTS = Part("experts", ("mlp.experts",), "mlp.experts", router="mlp.gate")
 
 #: for architectures without a table: the usual names are still cut alike, but nothing is assumed about their inputs
 GENERIC = Family(

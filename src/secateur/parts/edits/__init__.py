@@ -74,7 +74,7 @@ def names() -> list[str]:
 
 
 #: the kind of the format's own grids of numbers, and those that change the shape of a language model
-BITS, SHAPES = "bits", ("channels", "heads", "drop")
+BITS, SHAPES = "bits", ("channels", "heads", "experts", "drop")
 
 
 def kinds() -> list[str]:
