@@ -107,7 +107,7 @@ def carry_out(
     }
     work, taken_up = work_folder(out, resume, told)
     factors = _Factors(case, _statistics_of(plan, menu) or work, seed, tell, sides)
-    walk = Walk(case, edits, sides, factors, work)
+    walk = Walk(case, edits, sides, factors, work, _still(case, plan))
     compared, logits = walk(tell)
     spends = spent(case, edits, str(plan.about.get("over", "all")))
     exported = finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
@@ -141,6 +141,12 @@ def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
         if why := next(filter(None, (case.refuses(unit, plan.edits[row]) for unit in units)), None):
             raise PlanError(f"`{row}` cannot be {text(plan.edits[row])}: {why}", "choose another edit")
     return {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
+
+
+def _still(case: Case, plan: Plan) -> frozenset[str]:
+    """Modules of the units that the user wants as they are: they are not even fitted to what others have lost."""
+    rows = (one["unit"] for one in plan.about.get("skipped", ()) if one["reason"].startswith("kept by --keep"))
+    return frozenset(place(m).module for row in rows for unit in case.rows.get(row, ()) for m in unit.matrices)
 
 
 def _statistics_of(plan: Plan, menu: Path | None) -> Path | None:
@@ -198,6 +204,7 @@ class Walk:
     sides: int
     factors: _Factors
     work: Path
+    still: frozenset[str] = frozenset()  # modules that are left alone
     found: Found = field(default_factory=Found)
     kept: dict[str, Tensor] = field(default_factory=dict)  # channels that stay, by unit
     fewer: dict[str, Fewer] = field(default_factory=dict)  # what experts become, by unit
@@ -276,7 +283,7 @@ class Walk:
         tell("narrowing", 0, 1)
         case = self.case
         factors = {key: f for unit in case.units if unit.kind == "channels" for key, f in self.factors(unit).items()}
-        self.kept = Groups(case, factors).take(self.edits)
+        self.kept = Groups(case, factors).take(self.edits, self.still)
         state = case.stream.network.state_dict()
         Parts(self.work).save("renewed", {name: state[name].cpu().contiguous() for name in case.rest})
         tell("narrowing", 1, 1)

@@ -8,7 +8,7 @@ bent through what was found. What groups do to each other is measured on all of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,11 +93,12 @@ class Groups:
         tell("channels together", len(TOGETHER), len(TOGETHER))
         return found
 
-    def take(self, edits: Mapping[str, Edit]) -> dict[str, Tensor]:
-        """Take channels away as the edits say, in the loaded network; those that stay, by unit."""
+    def take(self, edits: Mapping[str, Edit], keep: Collection[str] = ()) -> dict[str, Tensor]:
+        """Take channels away as the edits say, in the loaded network; those that stay, by unit. Layers in `keep` are
+        not fitted anew."""
         taken = [(unit, edits[unit.name]) for unit in self.units]
         fewer = [self.fewer(unit, edit) for unit, edit in taken if isinstance(edit, Channels)]
-        together(self.case.stream.network, fewer, self.inputs)
+        together(self.case.stream.network, fewer, self.inputs, keep)
         return {one.unit.name: one.kept for one in fewer}
 
     def _curve(self, unit: Unit) -> Correction:

@@ -19,9 +19,9 @@ from torch import nn
 
 from secateur.types import Unit
 
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_APART = (
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+APART = (
     nn.ReLU,
     nn.ReLU6,
     nn.SiLU,
@@ -69,7 +69,7 @@ class _End(Exception):  # no error: it says why a way ends
 
 def coupled(network: nn.Module) -> tuple[tuple[Coupled, ...], dict[str, str]]:
     """Every group of channels that can go, in the order of the network; and, by layer, why its outputs cannot."""
-    layers = [path for path, module in network.named_modules() if isinstance(module, _LAYERS)]
+    layers = [path for path, module in network.named_modules() if isinstance(module, LAYERS)]
     try:
         graph = fx.symbolic_trace(network).graph
     except Exception as error:  # tracing runs the network's own code on stand-ins, which can fail in any way
@@ -82,7 +82,7 @@ def coupled(network: nn.Module) -> tuple[tuple[Coupled, ...], dict[str, str]]:
             calls.setdefault(str(node.target), []).append(node)
     found, why = [], {}
     for path, nodes in calls.items():
-        if path not in layers or _deep(modules[path]):
+        if path not in layers or deep(modules[path]):
             continue
         try:
             if len(nodes) > 1:
@@ -152,15 +152,15 @@ def _follow(node: fx.Node, modules: Mapping[str, Any], first: str) -> Coupled:
             raise _End("its outputs are the network's")
         if node.op == "call_module":
             module, path = modules[str(node.target)], str(node.target)
-            if isinstance(module, _LAYERS) and not _deep(module):
+            if isinstance(module, LAYERS) and not deep(module):
                 if getattr(module, "groups", 1) > 1:
                     raise _End(f"`{path}` takes its channels in groups")
                 return Coupled(first, tuple(between), path, _after(node, modules))
-            if _deep(module) or isinstance(module, _NORMS):
+            if deep(module) or isinstance(module, NORMS):
                 between.append(path)
-            elif not isinstance(module, _APART) and not (_flattens(module) and not linear):
+            elif not isinstance(module, APART) and not (flattens(module) and not linear):
                 raise _End(f"`{path}` ({type(module).__name__}) may mix its channels")
-        elif not _keeps_channels(node, linear):
+        elif not keeps_channels(node, linear):
             name = getattr(node.target, "__name__", str(node.target))
             raise _End(f"`{name}` joins or reorders its channels")
 
@@ -169,18 +169,38 @@ def _after(node: fx.Node, modules: Mapping[str, Any]) -> str:
     """The normalisation behind a layer that has no bias: one of them must take up a shift of the layer's outputs."""
     if modules[str(node.target)].bias is not None:
         return ""
-    users = list(node.users)
-    if len(users) == 1 and users[0].op == "call_module" and isinstance(modules[str(users[0].target)], _NORMS):
-        return str(users[0].target)
+    if norm := normalised_by(node, modules):
+        return norm
     raise _End(f"`{node.target}`, which mixes them, has neither a bias nor a normalisation")
 
 
-def _flattens(module: Any) -> bool:
+def normalised_by(node: fx.Node, modules: Mapping[str, Any]) -> str:
+    """The normalisation that alone takes a node's output, or ""."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].op == "call_module" and isinstance(modules[str(users[0].target)], NORMS):
+        return str(users[0].target)
+    return ""
+
+
+def shifts(graph: fx.Graph, network: nn.Module) -> dict[str, str]:
+    """By layer that mixes channels: the normalisation that alone takes its outputs, where there is one."""
+    modules = dict(network.named_modules())
+    calls = (node for node in graph.nodes if node.op == "call_module" and mixes(modules[str(node.target)]))
+    found = {str(node.target): normalised_by(node, modules) for node in calls}
+    return {path: norm for path, norm in found.items() if norm}
+
+
+def mixes(module: Any) -> bool:
+    """A layer whose outputs are each made of all its input channels."""
+    return isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1
+
+
+def flattens(module: Any) -> bool:
     """Positions are laid beside each other, channel by channel."""
     return isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1
 
 
-def _keeps_channels(node: fx.Node, linear: bool) -> bool:
+def keeps_channels(node: fx.Node, linear: bool) -> bool:
     """Whether a function or method treats channels (axis 1; the last behind a linear layer) alike and apart."""
     if (node.op == "call_method" and node.target == "mean") or node.target is torch.mean:
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
@@ -197,6 +217,6 @@ def _keeps_channels(node: fx.Node, linear: bool) -> bool:
     return node.op == "call_function" and node.target in _FUNCTIONS
 
 
-def _deep(module: Any) -> bool:
+def deep(module: Any) -> bool:
     """A depthwise convolution with one filter for every channel."""
     return isinstance(module, nn.Conv1d | nn.Conv2d) and 1 < module.groups == module.in_channels == module.out_channels

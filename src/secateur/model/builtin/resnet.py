@@ -49,17 +49,21 @@ class Block(nn.Module):
         more = self.conv2.out_channels - wide
         if more < 0 or (more and stride == 1):
             raise ModelError(f"`{path}.conv2.weight` has {wide + more} outputs beside a shortcut of {wide}")
-        self.stride, self.front, self.back = stride, more // 2, more - more // 2
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.front, self.back))
+            more = self.conv2.out_channels - self.conv1.in_channels  # as they are now: channels may have gone
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, more // 2, more - more // 2))
         return F.relu(x + y)
 
 
 class ResNet(nn.Module):
     """Three stages; the first block of the second and third halves height and width."""
+
+    #: where a shortcut adds channels follows from the widths, so that channels of a stage can go (`model/trunk.py`)
+    shortcuts_by_width = True
 
     def __init__(self, shapes: Shapes):
         super().__init__()
