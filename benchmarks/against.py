@@ -5,8 +5,8 @@
 
 At each point ours gets the bits of the leanest rival there, rounded down, so it never has more than any of them; at the
 points that are whole files it gets their bytes. CPU seconds and peak memory are of whole processes, imports and writing
-included (`cpu_s` leaves a rival's imports and loading out). Everybody calibrates on as many windows of the same text,
-and one scorer reads what each has written. Finished runs are taken up again unless --fresh.
+included. Everybody calibrates on as many windows of the same text, and one scorer reads what each has written. Finished
+runs are taken up again unless --fresh.
 """
 
 from __future__ import annotations
@@ -26,12 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "rivals"))
 
-from common import THREADS, stored  # noqa: E402
+from common import THREADS, load_tokenizer, stored, windows  # noqa: E402
 from harness import commit, stamp  # noqa: E402
 from venvs import python_of  # noqa: E402
+
+from secateur import rivals  # noqa: E402
+
+#: where each rival lives, of those that need a place of their own; and what the CSV calls it
+ENVIRONMENTS = {"gptq": "llmcompressor", "autoround": "autoround", "hqq": "hqq"}
+TOOLS = {"gptq": "llm-compressor", "autoround": "auto-round"}
 
 
 @dataclass(frozen=True)
@@ -42,29 +50,29 @@ class Point:
     """
 
     name: str
-    rivals: tuple[tuple[str, str], ...]  # (environment, method)
+    rivals: tuple[tuple[str, str], ...]  # (rival, setting)
     over: str = "linear"
     options: tuple[str, ...] = ()
 
 
 _ONE_WIDTH = ("--damage", "output", "--round", "one-sided", "--pin", "*layers*=int(bits=4, group=128)")
 POINTS = (
-    Point("one width", (("llmcompressor", "gptq-w4g128"),), options=_ONE_WIDTH),  # the same job: whose is faster?
-    Point("4 bits", (("llmcompressor", "gptq-w4g128"), ("autoround", "w4g128"))),
-    Point("3 bits", (("llmcompressor", "gptq-w3g128"), ("autoround", "w3g128"))),
+    Point("one width", (("gptq", "w4g128"),), options=_ONE_WIDTH),  # the same job: whose is faster?
+    Point("4 bits", (("gptq", "w4g128"), ("autoround", "w4g128"))),
+    Point("3 bits", (("gptq", "w3g128"), ("autoround", "w3g128"))),
     Point(
         "2 bits",
         (
-            ("llmcompressor", "gptq-w2g64a"),
+            ("gptq", "w2g64a"),
             ("autoround", "w2g64"),
             ("autoround", "w2g64a"),
             ("hqq", "w2g64"),
         ),
     ),
-    Point("2.7 bits", (("llamacpp", "iq2_m+f16emb"),)),
-    Point("2.9 bits", (("llamacpp", "q2_k+f16emb"),)),
-    Point("file", (("llmcompressor", "gptq-w4g128"),), over="all"),
-    Point("small file", (("llamacpp", "q4_k_m"),), over="all"),
+    Point("2.7 bits", (("llama.cpp", "iq2_m+f16emb"),)),
+    Point("2.9 bits", (("llama.cpp", "q2_k+f16emb"),)),
+    Point("file", (("gptq", "w4g128"),), over="all"),
+    Point("small file", (("llama.cpp", "q4_k_m"),), over="all"),
 )
 
 
@@ -86,16 +94,31 @@ def measured(command: Sequence[str], log: Path) -> tuple[int, dict[str, Any]]:
     }
 
 
-def run_rival(args: argparse.Namespace, name: str, method: str) -> Path | None:
+def run_rival(args: argparse.Namespace, name: str, setting: str) -> Path | None:
     """The folder a rival's run has left, made now if it is not there; None with a word on stderr if it fails."""
-    save = args.work / f"{name}-{method}"
+    save = (args.work / f"{name}-{setting}").absolute()
     if (save / "run.json").exists() and not args.fresh:
         return save
-    script = HERE / "rivals" / f"run_{name}.py"
-    command = [str(python_of(args.venvs, name)), str(script), method, "--model", str(args.model)]
-    command += ["--calib", str(args.calib), "--save", str(save)]
-    command += ["--samples", str(args.samples), "--seq-len", str(args.seq_len)]
-    return _done(command, save, args.work / f"{name}-{method}.log")
+    rival, _ = rivals.find(name, {name: str(python_of(args.venvs, ENVIRONMENTS[name]))} if name in ENVIRONMENTS else {})
+    tokens = args.work / "windows.npy"
+    np.save(tokens, windows(load_tokenizer(args.model), args.calib, args.samples, args.seq_len).numpy())
+    print(f"running {name} {setting}", file=sys.stderr, flush=True)
+    try:
+        told = rivals.run(rival, setting, save, model=args.model, tokens=tokens, device="cpu", seed=0)
+    except rivals.RivalError as why:
+        print(f"FAILED {name} {setting}: {why}", file=sys.stderr, flush=True)
+        return None
+    tool, method = spelled(name, setting)
+    run = stamp() | {"tool": tool, "version": told["version"], "method": method, "model": args.model.name}
+    run |= {"samples": args.samples, "seq_len": args.seq_len, "threads": THREADS}
+    run |= {"cpu_total_s": round(told["cpu_seconds"], 2), "wall_s": round(told["seconds"], 2)}
+    (save / "run.json").write_text(json.dumps(run | {"peak_rss_bytes": told["peak_rss_bytes"]}, indent=2) + "\n")
+    return save
+
+
+def spelled(name: str, setting: str) -> tuple[str, str]:
+    """Tool and method as the CSV has them."""
+    return TOOLS.get(name, name), f"gptq-{setting}" if name == "gptq" and "rtn-" not in setting else setting
 
 
 def run_ours(args: argparse.Namespace, point: Point, budget: str) -> Path | None:
@@ -120,12 +143,6 @@ def run_ours(args: argparse.Namespace, point: Point, budget: str) -> Path | None
     run |= {"threads": THREADS, "answer": answer, "command": shlex.join(command)}
     (save / "run.json").write_text(json.dumps(run, indent=2) + "\n")
     return save
-
-
-def _done(command: list[str], save: Path, log: Path) -> Path | None:
-    print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
-    code, _ = measured(command, log)
-    return _failed(command, log) if code else save
 
 
 def _failed(command: list[str], log: Path) -> None:
@@ -154,11 +171,10 @@ def table(rows: Sequence[dict[str, str]], points: Sequence[tuple[Point, str]]) -
         "|" + "---|" * 12,
     ]
     by = {(r["tool"], r["method"], r["text"]): r for r in rows}
-    names = {"llmcompressor": "llm-compressor", "autoround": "auto-round", "hqq": "hqq", "llamacpp": "llama.cpp"}
     for text in dict.fromkeys(r["text"] for r in rows):
         for point, budget in points:
             ours = by.get(("secateur", f"{point.name}: {budget}", text))
-            for row in [ours, *(by.get((names[name], method, text)) for name, method in point.rivals)]:
+            for row in [ours, *(by.get((*spelled(*rival), text)) for rival in point.rivals)]:
                 if row:
                     lines.append("| " + " | ".join([point.name, text, *_cells(row, ours)]) + " |")
     return "\n".join(lines)
@@ -207,7 +223,7 @@ def _arguments() -> argparse.Namespace:
     asked.add_argument("--venvs", type=Path, required=True, help="where rivals/venvs.py put the environments")
     asked.add_argument("--work", type=Path, required=True, help="folder for what everybody writes")
     asked.add_argument("--out", type=Path, default=HERE / "rivals.csv")
-    asked.add_argument("--only", default="llmcompressor,autoround,hqq,llamacpp", help="rivals to meet, comma between")
+    asked.add_argument("--only", default="gptq,autoround,hqq,llama.cpp", help="rivals to meet, comma between")
     asked.add_argument("--points", default="", help='only these, comma between: "one width,3 bits"')
     asked.add_argument("--secateur", default=f"{sys.executable} -m secateur", help="how to call ours")
     asked.add_argument("--ours", default="", help="more options for `secateur cut`")

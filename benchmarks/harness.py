@@ -35,18 +35,12 @@ from typing import Any
 
 import numpy as np
 
+from secateur.maths.bootstrap import bootstrap
+
 ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "benchmarks" / "claims.csv"
 CARDS = ROOT / "docs" / "methods"
 Trial = Callable[[int], tuple[float, float]]
-
-
-def bootstrap(differences: Sequence[float], level: float = 0.95, draws: int = 10_000) -> tuple[float, float]:
-    """The interval of the mean of paired differences: percentiles of resampled means, always with the same draws."""
-    x = np.asarray(differences, dtype=float)
-    means = x[np.random.default_rng(0).integers(len(x), size=(draws, len(x)))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def judge(pairs: Sequence[tuple[float, float]], measure: str = "ratio", better: str = "lower") -> dict[str, Any]:

@@ -4,10 +4,12 @@ import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from secateur.bench import Contestant, bench, contestant, picture, winners
+from secateur.bench import bench, picture, winners
+from secateur.contestants import Contestant, contestant
 from secateur.pictures import rivals
 from secateur.types import SecateurError
 
@@ -71,7 +73,7 @@ def place(tmp_path_factory):
     return folder, str(model)
 
 
-HOW = {"samples": 12, "seq_len": 32}
+HOW: dict[str, Any] = {"samples": 12, "seq_len": 32}
 
 
 def test_everyone_keeps_to_the_same_bytes(place):
@@ -80,7 +82,7 @@ def test_everyone_keeps_to_the_same_bytes(place):
     found = bench(model, str(folder / "text.txt"), budgets, words, out=folder / "out", **HOW)
     rows = found["rows"]
     assert [(one["budget"], one["contestant"]) for one in rows] == [(b, w) for b in budgets for w in words]
-    most = json.loads((folder / "out" / "two-sided-1" / "secateur.json").read_text())["budget"]["bytes"]
+    most = json.loads((folder / "out" / "two-sided-70percent-bytes" / "secateur.json").read_text())["budget"]["bytes"]
     done = [one for one in rows if one["kl"] is not None]
     assert len(done) >= 3 and all(one["bytes"] <= most for one in done if one["budget"] == budgets[0])
     assert all(one["bits_per_weight"] <= 9 for one in done if one["budget"] == budgets[1])
@@ -102,11 +104,109 @@ def test_files_of_others_stand_beside(place, secateur):
     ours, theirs = json.loads(done.stdout)["rows"]
     assert (ours["contestant"], theirs["contestant"]) == ("gptq", model)
     assert theirs["kl"] == 0 and theirs["bytes"] > ours["bytes"] and ours["kl"] > 0
-    assert list((folder / "beside" / "gptq-1").glob("*.safetensors"))
+    assert list((folder / "beside" / "gptq-9-bits-weight").glob("*.safetensors"))
 
 
 def test_others_need_a_text_of_their_own(place):
     folder, model = place
     with pytest.raises(SecateurError, match="only be measured on a text of its own"):
         bench(model, str(folder / "text.txt"), ["4 bits/weight"], ["gptq"], out=folder / "no", beside=[model])
+    assert not (folder / "no").exists()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model whose rows fill llama.cpp's blocks."""
+    folder = tmp_path_factory.mktemp("rivals")
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_key_value_heads": 2}
+    model = MODELS["save"]("llama", "float16", sizes, folder / "model")
+    (folder / "text.txt").write_text("The old tree grows slowly and bends under the young leaf. " * 300)
+    return folder, str(model)
+
+
+def test_rivals_stand_in_the_table_at_the_bytes_of_their_files(wide):
+    folder, model = wide
+    asked = {"budgets": ["6 bits/weight"], "contestants": ["two-sided"], "rivals": ["rtn:w8g32", "llama.cpp"], **HOW}
+    found = bench(model, str(folder / "text.txt"), out=folder / "out", **asked)
+    ours, twin, llama, other, rtn = found["rows"]
+    assert [one["contestant"] for one in (ours, twin, other)] == ["two-sided"] * 3 and found[
+        "format"
+    ] == "compressed-tensors"
+    assert llama["contestant"].startswith("llama.cpp ") and llama["asked"] == "6 bits/weight"
+    assert twin["bits_per_weight"] <= llama["bits_per_weight"] <= 6 and llama["budget"] == twin["budget"]
+    assert rtn["contestant"] == "rtn w8g32" and rtn["budget"] == other["budget"] == f"{rtn['bytes']} bytes"
+    assert other["bytes"] <= rtn["bytes"]
+    for theirs, mine in ((llama, twin), (rtn, other)):
+        assert theirs["kl_more"] == pytest.approx(theirs["kl"] - mine["kl"])
+        low, high = theirs["kl_more_interval"]
+        assert low <= theirs["kl_more"] <= high and mine["kl_more"] is None
+    left = [*(folder / "out").rglob("*.gguf"), *(folder / "out").rglob("*.safetensors")]
+    assert not [file for file in left if "menu-kronecker" not in file.parts], "gigabytes do not stay"
+    again = bench(model, str(folder / "text.txt"), out=folder / "out", **asked)
+    assert again["rows"] == found["rows"], "finished rows are taken up"
+    assert len({tuple(sorted(one)) for one in found["rows"]}) == 1, "every row has the same keys"
+
+
+def test_our_file_is_scored_as_it_was_when_it_was_cut(wide):
+    """What apply saw while it cut and what the scorer reads from the file are one."""
+    from secateur import cut
+    from secateur.case import open_case
+    from secateur.measure.scorer import scorer
+
+    folder, model = wide
+    told = cut(model, str(folder / "text.txt"), "6 bits/weight", out=folder / "cut", **HOW)
+    held = open_case(model, str(folder / "text.txt"), "compressed-tensors", 12, 32, 0, None).held
+    with scorer(model) as score:
+        found, size, bits, _ = score(str(folder / "cut"), held)
+    assert found.kl == pytest.approx(told["kl"], rel=1e-3) and size == told["export"]["bytes_on_disk"]
+    assert bits == pytest.approx(told["spent"]["bits_per_weight"])
+    assert found.kls == pytest.approx(json.loads((folder / "cut" / "windows.json").read_text())["kl"], rel=1e-2)
+
+
+BAD = '''"""bad: {name}."""
+NAME, DISTRIBUTION, FORMAT, SHAPE = "bad", "numpy", "gguf", ".*"
+SETTINGS = ("large", "small")
+def bits(setting, rows, cols):
+    return {bits}
+def cut(job):
+    (job.packed / "model.gguf").write_bytes({content})
+    {then}
+'''
+
+
+@pytest.mark.parametrize(
+    ("bits", "content", "then", "said"),
+    [
+        ("4.0", "b'GGUF'", "return '1'", "its file cannot be read|GGUF"),
+        ("4.0", "b''", "raise SystemExit('no such kernel')", "ended with 1: no such kernel; its words are in .*log"),
+        ("4.0", "b''", "import time; time.sleep(60)", "took more than 2 seconds"),
+        ("99.0", "b''", "return '1'", "even its smallest setting, small, takes about"),
+    ],
+)
+def test_a_bad_rival_is_a_row_that_says_so(wide, tmp_path, bits, content, then, said):
+    from secateur.rivals import Rival
+    from secateur.versus import Field, meet
+
+    folder, model = wide
+    (tmp_path / "bad.py").write_text(BAD.format(name="as bad as can be", bits=bits, content=content, then=then))
+    how = {"format": "gguf", **HOW, "seed": 0, "device": None}
+    here = Field(model, str(folder / "text.txt"), None, tmp_path / "out", how, None, lambda *_: None, 2.0)
+    row = meet(here, Rival(tmp_path / "bad.py"), ("large", "small"), {"bits_per_weight": 12.0}, "12 bits/weight").row
+    assert re.search(said, row["note"]) and row["kl"] is None and row["bytes"] is None
+    assert (row["budget"], row["version"]) == ("12 bits/weight", Rival(tmp_path / "bad.py").version())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"rivals": ["hqq"], "budgets": ["4 bits/weight"]}, "hqq is not installed"),
+        ({"rivals": ["rtn"], "budgets": []}, "there is no budget"),
+        ({"rivals": ["rtn"], "over": "linear"}, "compared as a whole"),
+    ],
+)
+def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
+    folder, model = place
+    more = {"budgets": ["4 bits/weight"]} | more
+    with pytest.raises(SecateurError, match=said):
+        bench(model, str(folder / "text.txt"), contestants=["gptq"], out=folder / "no", **more)
     assert not (folder / "no").exists()

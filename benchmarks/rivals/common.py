@@ -1,8 +1,7 @@
-"""What every run beside a rival shares: one thread, the same windows of text, one clock, one way to count bytes.
+"""What runs beside rivals share: one thread, the same windows of text, one way to count bytes.
 
-Imported first, before torch, in the environment of whichever rival is running; needs nothing but torch, transformers
-and safetensors. One thread because two OpenMP threads are slower than one on a small shared machine, and because CPU
-seconds of one thread compare between tools.
+One thread because two OpenMP threads are slower than one on a small shared machine, and because CPU seconds of one
+thread compare between tools. Imported before torch.
 """
 
 from __future__ import annotations
@@ -21,15 +20,13 @@ import gzip  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 import re  # noqa: E402
-import resource  # noqa: E402
 import struct  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 torch.set_num_threads(THREADS)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that every part finds `harness`
@@ -78,13 +75,6 @@ def load_tokenizer(folder: Path | str) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
-def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear layers inside the blocks: what people mean by a "4-bit model", and what rivals' figures count."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and re.search(r"\.\d+\.", name):
-            yield name, module
-
-
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 
@@ -99,19 +89,19 @@ def headers(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-#: beside a file that is not safetensors: `bits_linear` and `file_bytes`, by whoever wrote it
-STORED = "stored.json"
-
-
 def stored(folder: Path, original: Path) -> tuple[float, int]:
     """(bits per weight over the linears of the blocks, bytes of all safetensors files on disk, headers included).
 
     A linear is a matrix of the original inside a numbered block; every tensor that the folder keeps under its name
-    counts for it: codes, scales, zeros, shapes, indices. Its bias does not. A file of another kind says its own sizes.
+    counts for it: codes, scales, zeros, shapes, indices. Its bias does not. Of a GGUF file its tensors are counted, and
+    not its tokenizer, which nobody else has in the file.
     """
-    if (folder / STORED).exists():
-        told = json.loads((folder / STORED).read_text())
-        return told["bits_linear"], told["file_bytes"]
+    from secateur.parts.gguf.read import is_gguf, open_gguf
+
+    if is_gguf(folder):
+        file = open_gguf(folder)
+        blocks = [one for name, one in file.stored.items() if name.startswith("blk.") and len(one.shape) > 1]
+        return 8 * sum(one.bytes for one in blocks) / sum(math.prod(one.shape) for one in blocks), file.bytes
     was = headers(original)
     inside = {n.removesuffix(".weight"): h for n, h in was.items() if len(h["shape"]) > 1 and re.search(r"\.\d+\.", n)}
     weights = sum(math.prod(h["shape"]) for h in inside.values())
@@ -121,38 +111,3 @@ def stored(folder: Path, original: Path) -> tuple[float, int]:
         if last != "bias" and (stem in inside or name in inside):
             payload += header["data_offsets"][1] - header["data_offsets"][0]
     return 8 * payload / weights, sum(f.stat().st_size for f in folder.glob("*.safetensors"))
-
-
-def settle(folder: Path, original: Path) -> None:
-    """Rewrite every float32 tensor of a saved folder in the original's own dtype.
-
-    Runs are in float32 because half precision is slow on a CPU, and some tools then write scales and embeddings in
-    float32. Nobody would ship that, so their bytes are not counted that way.
-    """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    name = json.loads((original / "config.json").read_text()).get("dtype") or "float16"
-    dtype = getattr(torch, name)
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            about = opened.metadata()
-            tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
-        save_file({k: t.to(dtype) if t.dtype == torch.float32 else t for k, t in tensors.items()}, file, about)
-    config = folder / "config.json"
-    if config.exists():
-        settings = json.loads(config.read_text()) | {"dtype": name}
-        config.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-# --- time and memory -------------------------------------------------------------------------------------------------
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of this process, all its threads and its finished children."""
-    spent = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    return sum(r.ru_utime + r.ru_stime for r in spent)
-
-
-def peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,7 +2,7 @@
 
     python score.py out/gptq-w4g128 out/ours --original MODEL --text heldout.txt --text docs.txt.gz --out rivals.csv
 
-A folder is what a runner left (`packed`, `dense`, `run.json`) or any model that transformers loads: an export of ours,
+A folder is what a rival left (`packed`, `dense`, `run.json`) or any model that transformers loads: an export of ours,
 a compressed-tensors file. The packed file is scored where the installed transformers can read it, else the dense
 values; the column `scored` says which. Every figure is in nats per token over all tokens of all windows.
 """
@@ -21,6 +21,9 @@ import torch
 from common import load, load_tokenizer, stored, text_name, windows
 from harness import stamp, write_rows
 from torch import Tensor
+
+from secateur.parts.gguf.read import is_gguf
+from secateur.parts.reading import network
 
 COLUMNS = [
     *("date", "commit", "machine", "threads", "tool", "version", "method", "model", "text", "windows", "seq_len"),
@@ -82,6 +85,8 @@ def compare(text: Text, cut: Any) -> dict[str, float]:
 def opened(folder: Path, dtype: str) -> tuple[Any, str]:
     """The model in a folder, and which form of it could be read: "packed" or "dense"."""
     packed = folder / "packed" if (folder / "packed").is_dir() else folder
+    if is_gguf(packed):
+        return network(packed), "packed"
     if (packed / "config.json").exists():
         try:
             return load(packed, dtype), "packed"

@@ -1,4 +1,4 @@
-"""Make one pinned environment a rival: `python venvs.py DIR [llmcompressor autoround hqq llamacpp]` -> DIR/v-<name>.
+"""Make one pinned environment a rival: `python venvs.py DIR [llmcompressor autoround hqq]` -> DIR/v-<name>.
 
 One each, because the rivals want different transformers. Every version is pinned in `pins/<name>.txt`, torch among
 them: left alone, pip may take a CUDA build that a machine without a GPU cannot use. What is there is kept.
@@ -11,8 +11,6 @@ import sys
 import venv
 from pathlib import Path
 
-#: llama.cpp v0.5.0 as a prebuilt library of 11 MB; the Python binding would be compiled for twenty minutes
-LLAMACPP = "@node-llama-cpp/linux-x64@3.22.1"
 HERE = Path(__file__).resolve().parent
 
 
@@ -34,9 +32,6 @@ def make(folder: Path, name: str) -> None:
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", "pip", "setuptools", "wheel"], check=True)
     subprocess.run([*pip, "--requirement", str(pins)], check=True)
-    if name == "llamacpp":
-        npm = ["npm", "install", "--no-save", "--silent", "--prefix", str(python.parent.parent), LLAMACPP]
-        subprocess.run(npm, check=True)
     print(f"{name}: {python.parent.parent} made")
 
 

@@ -48,6 +48,8 @@ from secateur.price import spent
 from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
 from secateur.types import Edit, Matrix, Plan, PlanError, SecateurError, Unit
 
+#: KL and rise of the loss of every window (every example) held back: what paired comparisons of two cuts need
+WINDOWS = "windows.json"
 #: how weights are put on their grids, by the number of sides that errors are fed back along
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
 
@@ -112,6 +114,8 @@ def carry_out(
     spends = spent(case, edits, str(plan.about.get("over", "all")))
     exported = finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
     shutil.rmtree(work)
+    rises = [now - was for now, was in zip(compared.losses, compared.reference, strict=True)]
+    write_text(out / WINDOWS, json.dumps({"kl": compared.kls, "rise": rises}) + "\n")
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 

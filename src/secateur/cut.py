@@ -38,10 +38,15 @@ def plan(menu: Menu | str | Path, budgets: Sequence[str], allocate: str = "lagra
 def _planned(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
     """A plan with its damage corrected, and its caps in absolute numbers, for the whole file."""
     plan = corrected(menu, choose(menu, budget))
+    return replace(plan, about={**plan.about, "caps": caps_of(menu, budget)})
+
+
+def caps_of(menu: Menu, budget: Budget) -> dict[str, float]:
+    """A budget in absolute numbers, for the whole file."""
     caps = {name: cap + menu.fixed.get(name, 0.0) for name, cap in budget.absolute(menu).items()}
     if "payload" in caps:
         caps["bits_per_weight"] = 8 * caps.pop("payload") / menu.weights
-    return replace(plan, about={**plan.about, "caps": caps | dict(budget.caps)})
+    return caps | dict(budget.caps)
 
 
 def cut(

@@ -104,6 +104,7 @@ def test_what_lies_in_the_folder(said, llama):
         "menu",
         "model.safetensors",
         "plan.yaml",
+        "windows.json",
         "secateur.json",
         "tokenizer.json",
         "tokenizer_config.json",

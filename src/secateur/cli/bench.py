@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def bench(
     model: Model,
     data: Data,
+    out: Out,
     budgets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--budgets", "--budget", "-b", help='"4.25 bits/weight", "300 MB" ...; may be repeated.', show_default=False
         ),
-    ],
-    out: Out,
+    ] = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -37,9 +37,33 @@ def bench(
         list[str] | None,
         typer.Option(help="A folder that another tool wrote, measured alike; may be repeated.", show_default=False),
     ] = None,
-    format: Format = "compressed-tensors",
+    rivals: Annotated[
+        str,
+        typer.Option(
+            help="Tools of others to run here as well, with commas between: llama.cpp, autoround:w4g128 ...; "
+            "`secateur doctor` lists them.",
+            show_default=False,
+            rich_help_panel="Rivals",
+        ),
+    ] = "",
+    rival_python: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The interpreter that has a rival, as in autoround=venv/bin/python; may be repeated.",
+            metavar="NAME=PATH",
+            show_default=False,
+            rich_help_panel="Rivals",
+        ),
+    ] = None,
+    rival_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds that one run of a rival may take.", show_default="4 hours", rich_help_panel="Rivals"
+        ),
+    ] = None,
+    format: Format = None,
     over: Over = "all",
-    samples: Samples = 128,
+    samples: Samples = None,
     seq_len: SeqLen = None,
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the cut models in the folder.")] = False,
     seed: Seed = 0,
@@ -48,21 +72,28 @@ def bench(
 ) -> None:
     """Cut a model by several methods to the same budgets and measure them all: a table, a picture, intervals.
 
-    A run that broke off goes on where it stopped. Tools of others: give what they wrote with --beside.
+    A run that broke off goes on where it stopped. Tools of others: let them run here with --rivals, or give what they
+    wrote with --beside.
     """
     from secateur.cli.frame import job
 
     with job(as_json, out, resumes=True) as work:
-        names = [name.strip() for name in methods.split(",") if name.strip()]
-        work.say(f"cutting {model} by {', '.join(names)} to {', '.join(budgets)}; it goes to {out}")
+        names, others = (_listed(words) for words in (methods, rivals))
+        to = ", ".join(budgets or ()) or "the bytes of the rivals' files"
+        work.say(f"cutting {model} by {', '.join([*names, *others])} to {to}; it goes to {out}")
         from secateur.bench import bench as compete
 
         how = {"format": format, "over": over, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
+        met = {"rivals": others, "rival_pythons": rival_python or (), "rival_limit": rival_limit}
         found = compete(
-            model, data, budgets, names, out=out, text=text, beside=beside or (), keep_files=keep_files,
-            tell=work.tell, **how,
+            model, data, budgets or (), names, out=out, text=text, beside=beside or (), keep_files=keep_files,
+            tell=work.tell, **how, **met,
         )  # fmt: skip
         work.give(found, _table)
+
+
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
 
 
 def _table(result: dict[str, Any]) -> RenderableType:
@@ -74,22 +105,32 @@ def _table(result: dict[str, Any]) -> RenderableType:
     from secateur.words import nats, seconds
 
     best, table = winners(result["rows"]), Table(box=None, header_style="bold", pad_edge=False)
-    for at, title in enumerate(
-        ("budget", "contestant", "bytes", "bits", "KL, 95% interval", "rise", "same first", "took")
-    ):
+    first = result["reference"]
+    titles = ("budget", "contestant", "bytes", "bits", "KL, 95% interval", f"more than {first}", "rise", "took")
+    for at, title in enumerate(titles):
         table.add_column(title, justify="left" if at < 2 else "right", overflow="fold")
-    last = None
+    last, notes = None, []
     for row in result["rows"]:
         won = best.get(row["budget"]) == row["contestant"]
         name = Text(row["contestant"] + (" *" if won else ""), "bold" if won else "")
         budget, last = ("" if row["budget"] == last else row["budget"]), row["budget"]
         if row["kl"] is None:
-            table.add_row(budget, name, "", "", row["note"] or "")
+            notes.append(Text(f"{row['contestant']}{' at ' if row['asked'] else ''}{row['asked']}: {row['note']}"))
+            table.add_row(budget, name, "", "", "none: see below")
             continue
-        low, high = row["kl_interval"]
         figures = [f"{row['bytes']:,}", f"{row['bits_per_weight']:.3f}"]
-        figures += [f"{nats(row['kl'])} [{nats(low)}, {nats(high)}]", nats(row["rise"]), f"{row['agreement']:.1%}"]
-        table.add_row(budget, name, *figures, seconds(row["seconds"]) if row["seconds"] else "")
-    notes = [Text("* the least KL to the uncut model at this budget, nats per token")]
+        figures += [_between(row["kl"], row["kl_interval"]), _between(row["kl_more"], row["kl_more_interval"], "+")]
+        table.add_row(budget, name, *figures, nats(row["rise"]), seconds(row["seconds"]) if row["seconds"] else "")
+    notes.append(Text("* the least KL to the uncut model at this budget, nats per token; all intervals are 95%"))
     notes += [Text(f"picture: {result['picture']}")] if result["picture"] else []
     return Group(table, *notes)
+
+
+def _between(value: float | None, interval: list[float] | None, sign: str = "") -> str:
+    """A figure and its interval; nothing where there is none."""
+    from secateur.words import nats
+
+    if value is None or interval is None:
+        return ""
+    plus = sign if value > 0 else ""
+    return f"{plus}{nats(value)} [{nats(interval[0])}, {nats(interval[1])}]"

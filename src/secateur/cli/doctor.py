@@ -21,7 +21,16 @@ def doctor(seed: Seed = 0, device: Device = None, as_json: Json = False) -> None
 
     with job(as_json) as work:
         work.say("looking at this machine; trying one small asymmetric file takes a few seconds")
-        work.give({"machine": _machine(), "torch": _torch(), "runtimes": _runtimes(), "checks": _checks()}, _page)
+        work.give(
+            {
+                "machine": _machine(),
+                "torch": _torch(),
+                "runtimes": _runtimes(),
+                "rivals": _rivals(),
+                "checks": _checks(),
+            },
+            _page,
+        )
 
 
 def _machine() -> dict[str, Any]:
@@ -83,6 +92,17 @@ def _runtimes() -> list[dict[str, Any]]:
     return [*found, llama]
 
 
+def _rivals() -> list[dict[str, Any]]:
+    """Tools of others that `secateur bench --rivals` can run."""
+    from secateur.rivals import every
+
+    told = [(one, one.version()) for one in every({})]
+    return [
+        {"name": one.name, "version": there, "for": one.sentence.partition(": ")[2].rstrip("."), "get": one.get()}
+        for one, there in told
+    ]
+
+
 def _checks() -> list[dict[str, Any]]:
     """Things that only trying tells."""
     return [
@@ -131,11 +151,20 @@ def _page(found: dict[str, Any]) -> RenderableType:
     if machine["memory_bytes"]:
         facts.add_row("memory", f"{size(machine['memory_bytes'])}, {size(machine['memory_free_bytes'])} of it free")
     facts.add_row("disk", f"{size(machine['disk_free_bytes'])} free here")
-    runtimes = Table("runtime", "version", "what for", "how to get it", box=None, header_style="bold", pad_edge=False)
-    for one in found["runtimes"]:
-        there = one["version"]
-        runtimes.add_row(one["name"], Text(there or "not here"), one["for"], Text("" if there else one["get"]))
+    runtimes = _listed("runtime", found["runtimes"])
+    rivals = _listed("rival, for bench", found["rivals"])
     checks = [
         Text(f"{check['check']}: {'yes' if check['holds'] else check['why'] or 'no'}") for check in found["checks"]
     ]
-    return Group(facts, Text(), runtimes, Text(), *checks)
+    return Group(facts, Text(), runtimes, Text(), rivals, Text(), *checks)
+
+
+def _listed(what: str, rows: list[dict[str, Any]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(what, "version", "what for", "how to get it", box=None, header_style="bold", pad_edge=False)
+    for one in rows:
+        there = one["version"]
+        table.add_row(one["name"], Text(there or "not here"), Text(one["for"]), Text("" if there else one["get"]))
+    return table

@@ -94,9 +94,12 @@ def speak(model: str | Path, prompt: str, n: int, threads: int = 0) -> Iterator[
             yield json.loads(line)
 
 
-def quantize(model: str | Path, out: str | Path, ftype: int, importance: str | Path | None = None) -> None:
-    """Its own quantizer: a file of its own mix. `importance` is an .npz of mean squared inputs by tensor name."""
-    _ask("quantize", model, str(out), str(ftype), str(importance or ""))
+def quantize(
+    model: str | Path, out: str | Path, ftype: int, importance: str | Path | None = None, apart: bool = False
+) -> None:
+    """Its own quantizer: a file of its own mix. `importance` is an .npz of mean squared inputs by tensor name; `apart`
+    leaves embeddings and head in 16 bits."""
+    _ask("quantize", model, str(Path(out).absolute()), str(ftype), str(importance or ""), "apart" if apart else "")
 
 
 def tokenize(model: str | Path, text: str) -> list[int]:
@@ -327,13 +330,15 @@ def _speak(llama: _Llama, prompt: str, n: int, threads: int) -> None:
     print(json.dumps(decode.decode(b"", final=True)))
 
 
-def _quantize(llama: Any, model: str, out: str, ftype: str, importance: str) -> None:
+def _quantize(llama: Any, model: str, out: str, ftype: str, importance: str, apart: str) -> None:
     llama.llama_model_quantize_default_params.restype = _Settings
     settings = llama.llama_model_quantize_default_params()
     words = settings.ints()
     if words[6] | words[7] | words[8] | words[9] or words[4] & 0xFF:  # flags, then the pointer, from byte 16 on
         raise SystemExit("Error: this llama.cpp lays out its quantizer's settings in a way that is not known")
     words[0], words[1] = 1, int(ftype)
+    if apart:
+        words[2] = words[3] = 1  # of the head, then of the embeddings: GGML_TYPE_F16
     held = dict(np.load(importance)) if importance else {}
     notes = (_Importance * (len(held) + 1))()
     for note, (name, values) in zip(notes, held.items(), strict=False):

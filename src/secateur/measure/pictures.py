@@ -43,10 +43,10 @@ def measure_pictures(
     pictures = _some(read_pictures(data, classes), samples)
     theirs = None
     if reference is not None:
-        theirs, _ = _logits(reference, pictures, at, tell)
+        theirs, _ = logits_of(reference, pictures, at, tell)
     rows = []
     for model in opened:
-        logits, seconds = _logits(model, pictures, at, tell)
+        logits, seconds = logits_of(model, pictures, at, tell)
         if logits.shape[1] != classes:
             raise ModelError(
                 f"{model.name} chooses among {logits.shape[1]} classes and {(reference or opened[0]).name} among "
@@ -67,7 +67,7 @@ def _some(pictures: Pictures, samples: int | None) -> Pictures:
 
 
 @torch.no_grad()
-def _logits(
+def logits_of(
     model: Vision, pictures: Pictures, device: torch.device, tell: Callable[[str, int, int], None]
 ) -> tuple[Tensor, float]:
     """Logits of all examples, and the seconds that the network took."""
@@ -88,22 +88,27 @@ def _logits(
     return logits, clock.seconds
 
 
-def _row(model: Vision, logits: Tensor, reference: Tensor | None, pictures: Pictures, seconds: float) -> dict[str, Any]:
+def compared(logits: Tensor, reference: Tensor | None, pictures: Pictures) -> Comparison:
+    """What is known of each example."""
     found = Comparison()
     places = None if reference is None else reference[:, None]
     found.add(sums(logits[:, None], pictures.labels[:, None], places), 1)
-    compared = reference is not None
+    return found
+
+
+def _row(model: Vision, logits: Tensor, reference: Tensor | None, pictures: Pictures, seconds: float) -> dict[str, Any]:
+    found, known = compared(logits, reference, pictures), reference is not None
     return {
         "model": model.name,
         "loss": found.loss,
         "loss_error": found.loss_error,
         "accuracy": found.accuracy,
         "accuracy_error": found.accuracy_error,
-        "rise": found.rise if compared else None,
-        "rise_error": found.rise_error if compared else None,
-        "kl": found.kl if compared else None,
-        "kl_error": found.kl_error if compared else None,
-        "agreement": found.agreement if compared else None,
+        "rise": found.rise if known else None,
+        "rise_error": found.rise_error if known else None,
+        "kl": found.kl if known else None,
+        "kl_error": found.kl_error if known else None,
+        "agreement": found.agreement if known else None,
         "bytes": model.bytes,
         "bits_per_weight": model.bits_per_weight,
         "flops": sum(flops(model.network.cpu(), model.example(1)).values()),

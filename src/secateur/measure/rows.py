@@ -76,6 +76,10 @@ class Desk:
 
     def row(self, model: Model, windows: Windows, standard: Read | None = None) -> dict[str, Any]:
         """Everything about one model. The reference itself is not read again."""
+        return _row(model, windows, *self.compared(model, windows, standard))
+
+    def compared(self, model: Model, windows: Windows, standard: Read | None = None) -> tuple[Comparison, float]:
+        """What is known of each window, and the seconds that it took."""
         itself = standard is not None and model.files == standard.model.files
         mine = standard if itself and standard is not None else self.read(model, windows)
         comparable = standard is not None and torch.equal(standard.windows.tokens, windows.tokens)
@@ -83,7 +87,7 @@ class Desk:
         found = self._score(mine, standard if comparable else None, clock)
         if mine is not standard:
             mine.park.unlink(missing_ok=True)
-        return _row(model, windows, found, clock.seconds)
+        return found, clock.seconds
 
     @torch.no_grad()
     def _score(self, mine: Read, standard: Read | None, clock: Clock) -> Comparison:

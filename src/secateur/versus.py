@@ -1,0 +1,236 @@
+"""Versus: what a bench measures on: one scorer for ours and others', rows that are kept, and a rival at a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from secateur.maths.bootstrap import bootstrap
+from secateur.rivals import Rival, RivalError, run
+from secateur.types import SecateurError
+
+#: where a finished row lies, so that the same call takes it up
+ROW = "bench-row.json"
+#: caps that a rival can be held to
+SIZES = ("bytes", "bits_per_weight")
+
+
+@dataclass
+class Entry:
+    """One row, and what it is made of: KL and rise of the loss of every window."""
+
+    row: dict[str, Any]
+    kls: list[float] = field(default_factory=list)
+    rises: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.kls:
+            for name, each in (("kl", self.kls), ("rise", self.rises)):
+                self.row |= {name: math.fsum(each) / len(each), f"{name}_interval": list(bootstrap(each))}
+
+
+def empty_row(contestant: str, budget: str) -> dict[str, Any]:
+    """A row of which nothing is known yet. `*_more` is against the first contestant at the same budget."""
+    words = ("allocate", "round", "damage", "setting", "version")
+    figures = ("bytes", "bits_per_weight", "predicted", "kl", "kl_interval", "rise", "rise_interval", "agreement")
+    more = ("kl_more", "kl_more_interval", "rise_more", "rise_more_interval", "seconds", "note")
+    known = {"contestant": contestant, "budget": budget, "asked": budget}
+    return known | dict.fromkeys(words, "") | dict.fromkeys((*figures, *more))
+
+
+@dataclass(frozen=True)
+class Field:
+    """Model, text and options of a bench, and the scorer that everybody is measured by."""
+
+    model: str
+    data: str
+    text: str | None
+    out: Path
+    how: Mapping[str, Any]
+    score: Any
+    tell: Any
+    limit: float
+
+    @cached_property
+    def case(self) -> Any:
+        """The case that ours are cut from: rivals calibrate and are measured on its windows."""
+        from secateur.case import open_case
+
+        return open_case(self.model, self.data, **self.how)
+
+    def key(self) -> dict[str, Any]:
+        """What a finished row depends on beside what was done."""
+        from secateur.parts.vision import is_vision
+
+        about = {key: self.how[key] for key in ("samples", "seq_len", "seed")}
+        where = Path(self.text) if self.text is not None and not is_vision(self.model) else None
+        return about | {"text": self.text, "size": where.stat().st_size if where and where.exists() else None}
+
+    def once(self, folder: Path, done: Mapping[str, Any], do: Callable[[], Entry]) -> Entry:
+        """The row in this folder where it is that of the very same job, else made now and kept."""
+        from secateur.export._write import write_text
+
+        mark = folder / ROW
+        if mark.is_file():
+            before = json.loads(mark.read_text(encoding="utf-8"))
+            if before["of"] == json.loads(json.dumps(done)):
+                return Entry(before["row"], before["kls"], before["rises"])
+        made = do()
+        write_text(mark, json.dumps({"of": done, "row": made.row, "kls": made.kls, "rises": made.rises}) + "\n")
+        return made
+
+    def measured(self, row: dict[str, Any], folder: Path) -> Entry:
+        """A row with the figures of the files in a folder, whoever wrote them."""
+        on = self.case.held if self.text is None else self.text
+        found, size, bits, note = self.score(str(folder), on)
+        rises = [now - was for now, was in zip(found.losses, found.reference, strict=True)]
+        row |= {"agreement": found.agreement, "note": row["note"] or note}
+        row |= {name: value for name, value in (("bytes", size), ("bits_per_weight", bits)) if row[name] is None}
+        return Entry(row, found.kls, rises)
+
+
+def beside_ours(here: Field, folder: str) -> Entry:
+    """A row for a folder that somebody else wrote; one that cannot be read, or compared, says why."""
+    row = empty_row(folder, "")
+    try:
+        return here.measured(row, Path(folder))
+    except SecateurError as why:
+        return Entry(row | {"note": why.message})
+
+
+def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, float], budget: str) -> Entry:
+    """The rival's row with its largest setting that keeps to the caps. Whatever goes wrong is a row that says so."""
+    row = empty_row(rival.name, budget) | {"version": rival.version() or ""}
+    if len(settings) == 1:
+        row |= {"contestant": f"{rival.name} {settings[0]}", "setting": settings[0]}
+    try:
+        if other := set(caps) - set(SIZES):
+            raise RivalError(f"it is asked for sizes, and knows nothing of {', '.join(sorted(other))}")
+        setting, told = largest(here, rival, settings, caps)
+        row |= {"contestant": f"{rival.name} {setting}", "setting": setting}
+        row |= {name: told[name] for name in (*SIZES, "seconds", "version")}
+        row["budget"] = _same(rival, here.how["format"], told)
+        folder = _folder(here, rival, setting)
+        done = {"rival": rival.name, "setting": setting, "version": told["version"], **_job(here), **here.key()}
+
+        def measured() -> Entry:
+            if not (folder / "packed").exists():  # dropped after a bench on another text
+                _made(here, rival, setting, again=True)
+            dense = folder / "dense"
+            return here.measured(dict(row), dense if dense.exists() else folder / "packed")
+
+        found = here.once(folder, done, measured)
+        return Entry(row | {key: found.row[key] for key in ("agreement", "note")}, found.kls, found.rises)
+    except SecateurError as why:
+        said = f"{why.message}; {why.hint}" if why.hint else why.message
+    except Exception as error:  # a file of somebody else may break our reader in any way, and the others go on
+        said = f"its file cannot be read: {type(error).__name__}: {error}"
+    row |= {"bytes": None, "bits_per_weight": None, "note": said, "budget": budget}
+    return Entry(row)
+
+
+def _same(rival: Rival, format: str, told: Mapping[str, Any]) -> str:
+    """What its file takes as a budget: its bytes, or where ours lies in another kind of file, which would count its
+    header and tokenizer as well, its bits per weight."""
+    if (format == "gguf") == (rival.format == "gguf"):
+        return f"{told['bytes']} bytes"
+    return f"{told['bits_per_weight']!r} bits/weight"
+
+
+def largest(
+    here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, float]
+) -> tuple[str, dict[str, Any]]:
+    """The largest setting whose file keeps to the caps, and what is known of its run; RivalError where none does.
+
+    Sizes are foreseen, and checked on the file: what came out too large gives way to the next smaller. A quick rival is
+    not foreseen but asked, halving what is left each time.
+    """
+    if not caps:
+        return settings[0], _made(here, rival, settings[0])
+    guesses = {setting: _guess(here, rival, setting) for setting in settings}
+    ordered = sorted(settings, key=lambda setting: -guesses[setting])
+    if rival.quick:
+        at = bisect_left(ordered, True, key=lambda setting: _fits(_made(here, rival, setting), caps))
+    else:
+        room = min(caps.get("bytes", math.inf), caps.get("bits_per_weight", math.inf) * _weights(here) / 8)
+        at = next((at for at, setting in enumerate(ordered) if guesses[setting] <= room), len(ordered))
+        if at == len(ordered):
+            raise RivalError(f"even its smallest setting, {ordered[-1]}, takes about {guesses[ordered[-1]]:,.0f} bytes")
+        while at < len(ordered) and not _fits(_made(here, rival, ordered[at]), caps):
+            at += 1
+    if at == len(ordered):
+        least = _made(here, rival, ordered[-1])["bytes"]
+        raise RivalError(f"its smallest file takes {least:,} bytes, more than the budget")
+    return ordered[at], _made(here, rival, ordered[at])
+
+
+def _fits(told: Mapping[str, Any], caps: Mapping[str, float]) -> bool:
+    return all(told[name] <= cap for name, cap in caps.items())
+
+
+def _weights(here: Field) -> int:
+    return sum(entry.size for entry in here.case.checkpoint.tensors.values())
+
+
+def _guess(here: Field, rival: Rival, setting: str) -> float:
+    units, stored = here.case.stream.anatomy.units, here.case.checkpoint.tensors
+    matrices = [(m.rows, m.cols, unit.block is not None) for unit in units for m in unit.matrices]
+    cut = {m.tensor for unit in units for m in unit.matrices}
+    return rival.payload(setting, matrices, sum(one.bytes for name, one in stored.items() if name not in cut))
+
+
+def _job(here: Field) -> dict[str, Any]:
+    """What a rival's file depends on beside its setting."""
+    return {"fingerprint": here.case.checkpoint.fingerprint, "windows": here.case.stream.digest(here.case.calib)}
+
+
+def _folder(here: Field, rival: Rival, setting: str) -> Path:
+    job = _job(here)
+    return here.out / "rivals" / f"{job['fingerprint'][:8]}-{job['windows'][:8]}" / f"{rival.file.stem}-{setting}"
+
+
+def _made(here: Field, rival: Rival, setting: str, again: bool = False) -> dict[str, Any]:
+    """Run a rival with one setting, unless that was done; what is known of the run, with the sizes of its file."""
+    import numpy as np
+
+    from secateur.export._write import write_text
+    from secateur.model.disk import atomic
+
+    folder = _folder(here, rival, setting)
+    file = folder / "run.json"
+    if file.is_file() and not again:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if "bytes" in told and told["version"] == rival.version():
+            return told
+    here.tell(f"{rival.name} {setting}", 0, 1)
+    tokens = folder.parent / "windows.npy"
+    if not tokens.exists():
+        with atomic(tokens) as opened:
+            np.save(opened, here.case.calib.cpu().numpy())
+    place, device = here.case.checkpoint.folder, str(here.case.device)
+    seed = here.how["seed"]
+    told = run(rival, setting, folder, model=place, tokens=tokens, device=device, seed=seed, limit=here.limit)
+    told |= _sizes(folder / "packed", _weights(here))
+    write_text(file, json.dumps(told) + "\n")
+    here.tell(f"{rival.name} {setting}", 1, 1)
+    return told
+
+
+def _sizes(packed: Path, weights: int) -> dict[str, Any]:
+    """Bytes of the files that hold tensors, and bits of the tensors alone over the weights of the uncut network."""
+    from secateur.model.checkpoint import open_tensors
+    from secateur.parts.gguf.read import is_gguf, open_gguf
+
+    if is_gguf(packed):
+        found = open_gguf(packed)
+        return {"bytes": found.file.stat().st_size, "bits_per_weight": 8 * found.bytes / weights}
+    entries = open_tensors(packed).values()
+    files = {entry.file for entry in entries}
+    payload = sum(entry.bytes for entry in entries)
+    return {"bytes": sum(f.stat().st_size for f in files), "bits_per_weight": 8 * payload / weights}
