@@ -59,12 +59,12 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
-    def look(self, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
-        """The size of the window and what the reader likes."""
+    def look(self, width: int, height: int, dark: bool = False, phone: bool = False, paper: bool = False) -> None:
+        """The size of the window and what the reader likes; `paper` is the page as it is printed."""
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         still = {"name": "prefers-reduced-motion", "value": "reduce"}
-        self._ask("Emulation.setEmulatedMedia", features=[scheme, still])
+        self._ask("Emulation.setEmulatedMedia", features=[scheme, still], media="print" * paper)
 
     def busy(self) -> float:
         """Seconds that the page's thread has worked so far, since it was made."""

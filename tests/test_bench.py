@@ -79,6 +79,15 @@ HOW: dict[str, Any] = {"samples": 12, "seq_len": 32}
 def test_everyone_keeps_to_the_same_bytes(place):
     folder, model = place
     words, budgets = ["two-sided", "uniform+rtn"], ["70% bytes", "9 bits/weight"]
+
+    def stop(*_) -> None:
+        if (folder / "out" / "two-sided-70percent-bytes" / "bench-row.json").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(model, str(folder / "text.txt"), budgets, words, out=folder / "out", tell=stop, **HOW)
+    page = (folder / "out" / "report.html").read_text()
+    assert "not finished" in page and page.count("<td class=w>two-sided</td>") == 1, "what is there is shown"
     found = bench(model, str(folder / "text.txt"), budgets, words, out=folder / "out", **HOW)
     rows = found["rows"]
     assert [(one["budget"], one["contestant"]) for one in rows] == [(b, w) for b in budgets for w in words]
@@ -89,6 +98,7 @@ def test_everyone_keeps_to_the_same_bytes(place):
     assert all(low <= one["kl"] <= high for one in done for low, high in [one["kl_interval"]])
     assert all(one["note"] for one in rows if one["kl"] is None)
     assert json.loads((folder / "out" / "bench.json").read_text())["rows"] == rows
+    assert "not finished" not in (folder / "out" / "report.html").read_text()
     assert not list((folder / "out").glob("*/*.safetensors")), "gigabytes do not stay"
     before = {file: file.stat().st_mtime_ns for file in (folder / "out").glob("*/bench-row.json")}
     assert bench(model, str(folder / "text.txt"), budgets, words, out=folder / "out", **HOW)["rows"] == rows
@@ -134,7 +144,7 @@ def test_rivals_stand_in_the_table_at_the_bytes_of_their_files(wide):
     ] == "compressed-tensors"
     assert llama["contestant"].startswith("llama.cpp ") and llama["asked"] == "6 bits/weight"
     assert twin["bits_per_weight"] <= llama["bits_per_weight"] <= 6 and llama["budget"] == twin["budget"]
-    assert rtn["contestant"] == "rtn w8g32" and rtn["budget"] == other["budget"] == f"{rtn['bytes']} bytes"
+    assert rtn["contestant"] == "rtn w8g32" and rtn["budget"] == other["budget"] == f"{rtn['bytes']:_} bytes"
     assert other["bytes"] <= rtn["bytes"]
     for theirs, mine in ((llama, twin), (rtn, other)):
         assert theirs["kl_more"] == pytest.approx(theirs["kl"] - mine["kl"])

@@ -212,6 +212,20 @@ def test_it_fits_the_window_in_both_dresses(page, small, wide, dark):
     assert (_light(ground) < _light(ink)) == dark and abs(_light(ground) - _light(ink)) > 170
 
 
+def test_paper_holds_all_of_it(page, small):
+    page.look(1280, 800)
+    page.go(small)
+    page.look(720, 1000, paper=True)
+    assert page.ask("document.documentElement.scrollWidth") == 720, "nothing is cut off at the edge"
+    assert page.ask("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth + 1)")
+    assert page.ask("getComputedStyle(document.querySelector('svg.depth')).contentVisibility") == "visible"
+    map_, right = page.ask(
+        "[map.clientWidth, Math.max(...[...document.querySelectorAll('#map button')]"
+        ".map(one => one.offsetLeft + one.offsetWidth))]"
+    )
+    assert abs(map_ - right) <= 1 and map_ <= 720, "the map is as wide as the paper"
+
+
 def _light(colour: str) -> float:
     red, green, blue = (float(part) for part in colour[4:-1].split(","))
     return 0.299 * red + 0.587 * green + 0.114 * blue

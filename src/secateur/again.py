@@ -57,10 +57,11 @@ def how(run: Run) -> dict[str, str]:
 def papers(run: Run) -> list[Method]:
     """The methods whose own call names what this run did: its allocator, its rounding, its damage, one of its edits."""
     chosen, edits = how(run), {row.edit.partition("(")[0].replace("_", "-") for row in run.rows}
-    return [method for method in methods() if method.name in edits | {chosen["allocate"]} or _called(method, chosen)]
+    return [method for method in methods() if method.name in edits | {chosen["allocate"]} or stands_on(chosen, method)]
 
 
-def _called(method: Method, chosen: Mapping[str, str]) -> bool:
+def stands_on(chosen: Mapping[str, str], method: Method) -> bool:
+    """Whether a method's own call names the rounding, the allocator or the damage that a run has chosen."""
     _, _, options = calls.words(method.use)
     # the nearest number and feedback on two sides stand on feedback on one
     rounds = {"two-sided": ("two-sided", "one-sided")}.get(chosen["round"], (chosen["round"],))

@@ -19,7 +19,7 @@ from typing import Any
 from secateur.contestants import Contestant, contestant
 from secateur.maths.bootstrap import bootstrap
 from secateur.types import Budget, BudgetError, Menu, SecateurError
-from secateur.versus import ROW, Entry, Field, beside_ours, empty_row, meet
+from secateur.versus import RESULT, ROW, Entry, Field, beside_ours, empty_row, meet
 
 
 def bench(
@@ -41,18 +41,19 @@ def bench(
     seed: int = 0,
     device: str | None = None,
     keep_files: bool = False,
+    again: str = "",
     tell: Any = None,
 ) -> dict[str, Any]:
     """Rows of every contestant at every budget: bytes, KL and rise of the loss with 95% intervals, seconds.
 
     They are measured on the windows of `data` that nothing was calibrated on, or on all of `text`, a file that nobody
     has seen: then folders of others stand `beside` ours. `rivals` are tools of others, run here (`secateur.rivals`).
-    Finished rows are kept in `out`; the same call goes on.
+    Finished rows are kept in `out`; the same call goes on. `out/report.html` shows them, also of a run that broke off;
+    `again` is the command that it says.
     """
     from secateur import rivals as tools
     from secateur.case import usual_format
     from secateur.cut import survey
-    from secateur.export._write import write_text
     from secateur.measure.scorer import scorer
 
     out, tell = Path(out), tell or (lambda *_: None)
@@ -65,30 +66,44 @@ def bench(
         damage: survey(model, data, out=out / f"menu-{damage}", over=over, damage=damage, tell=tell, **how)
         for damage in dict.fromkeys(one.damage for one in asked)
     }
-    with scorer(model, seed=seed, device=device, tell=tell) as score:
-        here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT)
-        entries: list[Entry] = []
-        for budget in budgets:
-            entries += [_ours(here, one, budget, menus) for one in asked]
-            for rival in (rival for rival, setting in met if setting is None):
-                entries += _met(here, rival, rival.settings, budget, asked[0], menus, entries)
-        for rival, setting in met:
-            if setting is not None:
-                entries += _met(here, rival, (setting,), "", asked[0], menus, entries)
-        entries += [beside_ours(here, folder) for folder in beside]
-    order = list(dict.fromkeys(one.row["budget"] for one in entries))
-    entries.sort(key=lambda one: order.index(one.row["budget"]))
-    _set_against(entries, asked[0].name)
-    rows = [one.row for one in entries]
+    about = {"model": str(model), "data": str(data), "text": text, "budgets": list(budgets), "format": format}
+    about |= {"reference": asked[0].name, "again": again}
+    entries: list[Entry] = []
+    try:
+        with scorer(model, seed=seed, device=device, tell=tell) as score:
+            here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT)
+            for budget in budgets:
+                entries.extend(_ours(here, one, budget, menus) for one in asked)  # one by one: each is kept
+                for rival in (rival for rival, setting in met if setting is None):
+                    entries += _met(here, rival, rival.settings, budget, asked[0], menus, entries)
+            for rival, setting in met:
+                if setting is not None:
+                    entries += _met(here, rival, (setting,), "", asked[0], menus, entries)
+            entries.extend(beside_ours(here, folder) for folder in beside)
+    except BaseException:  # what is there is shown; the same command goes on
+        _written(out, about | {"finished": False}, entries)
+        raise
     if not keep_files:
         for folder in (*(file.parent for file in out.glob(f"*/{ROW}")), *out.glob("rivals/*/*/")):
             _drop_tensors(folder)
-    result = {"model": str(model), "data": str(data), "text": text, "budgets": list(budgets), "format": format}
-    result |= {"reference": asked[0].name, "rows": rows}
-    write_text(out / "bench.json", json.dumps(result, indent=1) + "\n")
+    return _written(out, about | {"finished": True}, entries)
+
+
+def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
+    """The result: as JSON, as a picture, and as a page."""
+    from secateur.benched import draw
+    from secateur.export._write import write_text
+
+    order = list(dict.fromkeys(one.row["budget"] for one in entries))
+    entries = sorted(entries, key=lambda one: order.index(one.row["budget"]))
+    _set_against(entries, about["reference"])
+    rows = [one.row for one in entries]
+    result = {**about, "rows": rows}
+    write_text(out / RESULT, json.dumps(result, indent=1) + "\n")
     if drawn := picture(rows):
         write_text(out / "bench.svg", drawn)
-    return result | {"picture": str(out / "bench.svg") if drawn else None}
+    write_text(out / "report.html", draw(result))
+    return result | {"picture": str(out / "bench.svg") if drawn else None, "report": str(out / "report.html")}
 
 
 def _check(

@@ -243,7 +243,8 @@ function explore() {
     for (const [key, x, y, w, h, what] of places) {
       let tile = tiles.get(key);
       if (!tile) { tile = make("button", { type: "button", tabIndex: -1 }); tiles.set(key, tile); box.append(tile) }
-      Object.assign(tile.style, { left: `${x}px`, top: `${y}px`, width: `${w}px`, height: `${h}px` });
+      const [across, down] = [(v) => `${100 * v / box.clientWidth}%`, (v) => `${100 * v / box.clientHeight}%`]; // so that paper is as good as a window
+      Object.assign(tile.style, { left: across(x), top: down(y), width: across(w), height: down(h) });
       tile.className = what.group !== undefined && what.us ? "group" : "leaf";
       if (what.us) dressGroup(tile, what, w, h); else dressLeaf(tile, what, w, h, paint(what.u, top, least));
       tile.onclick = () => open(what); tile.onpointerenter = tile.onfocus = () => tell(what);

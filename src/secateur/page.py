@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateur import again, pictures, tables, words
 from secateur.frontier import Point, curve, data, ours
@@ -33,8 +33,12 @@ def draw(run: Run) -> str:
     parts += [tables.went(run), _budget(run, points, mine, known), _depth(run, known), tables.units(run), "</section>"]
     parts += [_left_alone(run)]
     parts += [_again(run), _papers(run), _footer(run)]
-    body = "\n".join(part for part in parts if part)
-    here = Path(__file__)
+    return whole(title, parts, known)
+
+
+def whole(title: str, parts: Sequence[str], known: Mapping[str, Any]) -> str:
+    """A page with its style and script in it, of parts that are HTML and of what the script is to know."""
+    body, here = "\n".join(part for part in parts if part), Path(__file__)
     style, script = (here.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
     # a name may hold `</script>`; inside JSON, `<` can be written otherwise
     told = json.dumps(known, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -270,20 +274,23 @@ def _again(run: Run) -> str:
     recipe = again.recipe(said)
     as_recipe = (
         "<details><summary>the same as a recipe, for <code>secateur cut MODEL --recipe recipe.yaml</code></summary>"
-        f"{_copied(recipe)}</details>"
+        f"{copied(recipe)}</details>"
         if recipe
         else ""
     )
-    return f"<h2>Do it again</h2><p class=soft>In a shell.{more}</p>{_copied(said)}{as_recipe}"
+    return f"<h2>Do it again</h2><p class=soft>In a shell.{more}</p>{copied(said)}{as_recipe}"
 
 
-def _copied(text: str) -> str:
+def copied(text: str) -> str:
     return f'<div class="copy"><pre tabindex="0"><code>{escape(text)}</code></pre></div>'
 
 
 def _papers(run: Run) -> str:
     """Whom to thank: the papers behind what this run did."""
-    used = again.papers(run)
+    return cited(again.papers(run))
+
+
+def cited(used: Sequence[Method]) -> str:
     if not used:
         return ""
     lines = "".join(map(_paper, used))

@@ -113,7 +113,7 @@ def depth(rows: Sequence[Row], mean: float | None, room: float = 0.0) -> str:
     span = f", {min(cut):.2f} to {max(cut):.2f} bits per weight" if cut else ""
     label = f"{len(rows)} units from input to output{span}; the table has the same numbers"
     scale = f'class="depth" data-ground="{high - bottom:g}" data-top="10" data-most="{most:.4g}"'
-    return _svg(wide, high, label, parts, scale)
+    return svg(wide, high, label, parts, scale)
 
 
 def told(row: Row) -> str:
@@ -193,7 +193,7 @@ def frontier(
     if ours is not None:
         parts += _marks(ours, measured, x(ours.bits), y, at.get(id(ours), -1))
     label = "Expected damage falls as the budget grows; the table below it has the numbers"
-    return _svg(wide, high, label, parts, 'class="fits"')
+    return svg(wide, high, label, parts, 'class="fits"')
 
 
 def _marks(ours: Point, measured: tuple[float, float] | None, x: float, y, at: int) -> Iterator[str]:
@@ -262,7 +262,7 @@ def agreement(
         else:
             parts.append(f'<path class="measured" d="M{x(value):.1f} {y - 8}l8 8l-8 8l-8 -8z">{told}</path>')
     label = f"expected {planned[0]:.4g}, measured {measured[0]:.4g} nats per {each}"
-    return _svg(wide, high, label, parts, 'class="fits"')
+    return svg(wide, high, label, parts, 'class="fits"')
 
 
 def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
@@ -300,21 +300,23 @@ def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
     parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}</text>')
     parts.append(f'<text x="16" y="{(high - bottom) / 2}" transform="rotate(-90 16 {(high - bottom) / 2})" '
                  'text-anchor="middle">KL, nats</text>')  # fmt: skip
-    for at, name in enumerate(dict.fromkeys(str(row["contestant"]) for row in rows)):
-        mine, dress = sorted((r for r in rows if r["contestant"] == name), key=lambda r: r[by]), f"r{at % 8}"
+    who = [str(row.get("tool") or row["contestant"]) for row in rows]  # a tool's settings lie on one line
+    for at, name in enumerate(dict.fromkeys(who)):
+        mine = sorted((r for r, its in zip(rows, who, strict=True) if its == name), key=lambda r: r[by])
+        dress = f"r{at % 8}"
         line = " ".join(f"{x(r[by]):.1f},{y(r['kl']):.1f}" for r in mine)
         parts.append(f'<polyline class="{dress} rival" points="{line}"/>')
         for r in mine:
             a, b = (y(edge) for edge in r["kl_interval"])
             at_x = f"{x(r[by]):.1f}"
             parts.append(f'<line class="{dress} rival" x1="{at_x}" x2="{at_x}" y1="{a:.1f}" y2="{b:.1f}"/>')
-            told = escape(f"{name}: {r[by]:,} {by}, KL {r['kl']:.4g}")
+            told = escape(f"{r['contestant']}: {r[by]:,} {by}, KL {r['kl']:.4g}")
             parts.append(
                 f'<circle class="{dress}" cx="{at_x}" cy="{y(r["kl"]):.1f}" r="4"><title>{told}</title></circle>'
             )
         parts.append(f'<circle class="{dress}" cx="{right + 22}" cy="{22 + 20 * at}" r="4"/>')
         parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(name[-26:])}</text>')
-    return _svg(wide, high, f"KL against {by}, a line a contestant", parts, 'class="fits"')
+    return svg(wide, high, f"KL against {by}, a line a contestant", parts, 'class="fits"')
 
 
 def alone(svg: str, style: str) -> str:
@@ -330,6 +332,6 @@ def alone(svg: str, style: str) -> str:
     return f"{head}>\n<style>\n{dress}\n</style>{rest}\n"
 
 
-def _svg(wide: float, high: float, label: str, parts: Sequence[str], more: str = "") -> str:
+def svg(wide: float, high: float, label: str, parts: Sequence[str], more: str = "") -> str:
     head = f'<svg {more} viewBox="0 0 {wide:g} {high:g}" role="img" aria-label="{escape(label)}">'
     return f"{head}{''.join(parts)}</svg>"

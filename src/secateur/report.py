@@ -75,15 +75,29 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
 
     With `result`, what the cut gave back and the caller knows besides: it goes into `secateur.json`, whole, before.
     """
+    from secateur.benched import draw as of_bench
     from secateur.export._write import write_text
     from secateur.page import draw
+    from secateur.versus import RESULT
 
-    out = Path(out)
+    out, benched = Path(out), Path(out) / RESULT
+    if result is None and benched.is_file() and not (out / "secateur.json").exists():
+        write_text(out / "report.html", of_bench(_bench(benched)))
+        return out / "report.html"
     if result is not None:
         write_text(out / "secateur.json", json.dumps(dict(result), indent=1, default=str) + "\n")
     page = out / "report.html"
     write_text(page, draw(gather(out)))
     return page
+
+
+def _bench(file: Path) -> dict[str, Any]:
+    """What a bench has left."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if found["rows"] is not None else {}
+    except (ValueError, KeyError, TypeError) as why:
+        raise PlanError(f"cannot read {file} ({why})", "give the same `secateur bench` again") from None
 
 
 def figures(out: str | Path, folder: str | Path) -> list[Path]:

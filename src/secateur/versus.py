@@ -17,6 +17,8 @@ from secateur.types import SecateurError
 
 #: where a finished row lies, so that the same call takes it up
 ROW = "bench-row.json"
+#: where all rows lie
+RESULT = "bench.json"
 #: caps that a rival can be held to
 SIZES = ("bytes", "bits_per_weight")
 
@@ -37,7 +39,7 @@ class Entry:
 
 def empty_row(contestant: str, budget: str) -> dict[str, Any]:
     """A row of which nothing is known yet. `*_more` is against the first contestant at the same budget."""
-    words = ("allocate", "round", "damage", "setting", "version")
+    words = ("allocate", "round", "damage", "tool", "setting", "version")
     figures = ("bytes", "bits_per_weight", "predicted", "kl", "kl_interval", "rise", "rise_interval", "agreement")
     more = ("kl_more", "kl_more_interval", "rise_more", "rise_more_interval", "seconds", "note")
     known = {"contestant": contestant, "budget": budget, "asked": budget}
@@ -106,7 +108,7 @@ def beside_ours(here: Field, folder: str) -> Entry:
 
 def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, float], budget: str) -> Entry:
     """The rival's row with its largest setting that keeps to the caps. Whatever goes wrong is a row that says so."""
-    row = empty_row(rival.name, budget) | {"version": rival.version() or ""}
+    row = empty_row(rival.name, budget) | {"tool": rival.name, "version": rival.version() or ""}
     if len(settings) == 1:
         row |= {"contestant": f"{rival.name} {settings[0]}", "setting": settings[0]}
     try:
@@ -139,8 +141,8 @@ def _same(rival: Rival, format: str, told: Mapping[str, Any]) -> str:
     """What its file takes as a budget: its bytes, or where ours lies in another kind of file, which would count its
     header and tokenizer as well, its bits per weight."""
     if (format == "gguf") == (rival.format == "gguf"):
-        return f"{told['bytes']} bytes"
-    return f"{told['bits_per_weight']!r} bits/weight"
+        return f"{told['bytes']:_} bytes"
+    return f"{math.floor(1e4 * told['bits_per_weight']) / 1e4:.4f} bits/weight"
 
 
 def largest(

@@ -75,7 +75,7 @@ def bench(
     A run that broke off goes on where it stopped. Tools of others: let them run here with --rivals, or give what they
     wrote with --beside.
     """
-    from secateur.cli.frame import job
+    from secateur.cli.frame import again, job
 
     with job(as_json, out, resumes=True) as work:
         names, others = (_listed(words) for words in (methods, rivals))
@@ -87,7 +87,7 @@ def bench(
         met = {"rivals": others, "rival_pythons": rival_python or (), "rival_limit": rival_limit}
         found = compete(
             model, data, budgets or (), names, out=out, text=text, beside=beside or (), keep_files=keep_files,
-            tell=work.tell, **how, **met,
+            again=again(), tell=work.tell, **how, **met,
         )  # fmt: skip
         work.give(found, _table)
 
@@ -122,7 +122,7 @@ def _table(result: dict[str, Any]) -> RenderableType:
         figures += [_between(row["kl"], row["kl_interval"]), _between(row["kl_more"], row["kl_more_interval"], "+")]
         table.add_row(budget, name, *figures, nats(row["rise"]), seconds(row["seconds"]) if row["seconds"] else "")
     notes.append(Text("* the least KL to the uncut model at this budget, nats per token; all intervals are 95%"))
-    notes += [Text(f"picture: {result['picture']}")] if result["picture"] else []
+    notes.append(Text(f"the same as a page, with pictures: {result['report']}"))
     return Group(table, *notes)
 
 
