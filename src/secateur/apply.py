@@ -27,7 +27,7 @@ from secateur.export._write import write_text
 from secateur.finish import finish, summary
 from secateur.maths.channels import refitted
 from secateur.maths.grids import Coded
-from secateur.maths.settle import Task, settle_all, together
+from secateur.maths.settle import MANY, Task, settle_all, together
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
@@ -398,6 +398,8 @@ class Walk:
             if done.bad_rows:
                 self.found.bad_rows.append({"unit": key, "rows": list(done.bad_rows)})
             yield key, done.grid.code(done.values)
+        if sum(unit.size for unit in units) >= MANY[0]:
+            trim()
 
     def _vectors(self, unit: Unit) -> dict[str, Tensor]:
         """What goes with a unit's channels, as it has become, of those that stay; and what stays with any."""

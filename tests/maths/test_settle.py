@@ -8,7 +8,7 @@ from secateur.maths.grids.affine import Affine
 from secateur.maths.grids.floats import Float
 from secateur.maths.grids.scalars import Scalars
 from secateur.maths.rounding import damage, nearest
-from secateur.maths.settle import STRONG, Effort, Metric, settle, widened
+from secateur.maths.settle import STRONG, Effort, Metric, row_pieces, settle, widened
 
 FP8 = torch.float8_e4m3fn
 GRIDS = [
@@ -174,3 +174,32 @@ def test_widened_about_the_middle():
         return (grid.low + grid.high) / 2 * grid.scale - grid.zero * grid.scale
 
     torch.testing.assert_close(middle(wide), middle(fit), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Affine(2, 32, False, FP8, FP8), Float("mxfp4"), Scalars("q4_1")], ids=str)
+@pytest.mark.parametrize("sides", [0, 1, 2])
+def test_tall_matrices_go_some_rows_at_a_time_and_lose_nothing_by_it(kind, sides, monkeypatch):
+    w, heard = torch.cat([case(cols=32, seed=seed)[0] for seed in range(109)]), torch.rand(2616)
+    a = case(cols=32)[1]
+    w[1500, 3] = torch.nan
+    whole = settle(w, kind, a, heard, sides=sides)
+    monkeypatch.setattr("secateur.maths.settle.MANY", (600 * 32, 600 * 32))
+    done = settle(w, kind, a, heard, sides=sides)
+    assert done.grid.rows == (600, 600, 600, 600, 216)
+    assert done.bad_rows == whole.bad_rows == (1500,)
+    assert done.damage <= 1.01 * whole.damage
+    error = (w - done.values).nan_to_num()
+    error[1500] = 0
+    assert done.damage == pytest.approx(float(damage(error, damped(a, 0.01), heard)), rel=1e-4)
+    coded, one = done.grid.code(done.values), whole.grid.code(whole.values)
+    assert torch.equal(coded.values, done.values)
+    assert {k: (x.shape, x.dtype) for k, x in coded.tensors.items()} == {
+        k: (x.shape, x.dtype) for k, x in one.tensors.items()
+    }
+
+
+def test_rows_that_hang_together_stay_together():
+    w, g = torch.zeros(1 << 17, 32), torch.ones(1 << 17)
+    assert len(row_pieces(w, Affine(4, 32), g)) == 4
+    assert len(row_pieces(w, Float("nvfp4"), g)) == 1
+    assert len(row_pieces(w, Affine(4, 32), g.expand(1, -1))) == 1  # a matrix: every row hears of every other

@@ -162,7 +162,10 @@ class _Front:
 
 
 class _Tiled:
-    """One matrix in tiles, with the errors E (by column tile) and F = E + V'E (by row tile) as they become known."""
+    """One matrix in tiles, with the errors E (by column tile) and F = E + V'E (by row tile) as they become known.
+
+    What goes by column tiles has the last of them first: so the tiles of an anti-diagonal are slices, and views.
+    """
 
     def __init__(self, job: Job):
         self.grid, (self.rows, self.cols) = job.grid, job.w.shape
@@ -170,15 +173,15 @@ class _Tiled:
         self.fronts = high + wide - 1
         self.w, self.scale = _tiles(job.w), _tiles(job.grid.scale, 1.0)
         self.zero = None if job.grid.zero is None else _tiles(job.grid.zero)
-        more = wide * TILE - self.cols, high * TILE - self.rows
-        u, v = pad(job.u, (0, more[0], 0, more[0])), pad(job.v, (0, more[1], 0, more[1]))
-        self.u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).contiguous()  # [col tile, all cols, TILE]
-        self.v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0).flip(1).contiguous()  # rows upside down
-        self.u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in range(0, wide * TILE, TILE)])
+        u, v = _whole_tiles(job.u), _whole_tiles(job.v)
+        self.u_left = u.view(wide * TILE, wide, TILE).permute(1, 0, 2).flip(0)  # [col tile, all cols, TILE]
+        self.v_above = v.view(high * TILE, high, TILE).permute(1, 2, 0)  # [row tile, TILE, all rows], a view
+        self.u_own = torch.stack([u[k : k + TILE, k : k + TILE] for k in reversed(range(0, wide * TILE, TILE))])
         v_own = torch.stack([v[k : k + TILE, k : k + TILE] for k in range(0, high * TILE, TILE)])
         self.v_own = v_own.flip(1, 2).mT.contiguous()
-        weight = job.weight
-        self.weight = None if weight is None else pad(weight, (0, more[0]), value=1.0).view(wide, -1, job.grid.step)
+        self.weight = None
+        if job.weight is not None:
+            self.weight = pad(job.weight, (0, -self.cols % TILE), value=1.0).view(wide, -1, job.grid.step).flip(0)
         # the right way up
         self.e = job.w.new_zeros(wide, high * TILE, TILE)
         self.f = job.w.new_zeros(high, TILE, wide * TILE)
@@ -189,23 +192,30 @@ class _Tiled:
         first, last = max(0, s - self.wide + 1), min(self.high, s + 1)
         i = torch.arange(first, last, device=self.w.device)
         j = s - i
+        down, back = slice(first, last), slice(self.wide - 1 - s + first, self.wide - 1 - s + last)
         above, left = last * TILE, (s - first + 1) * TILE
         w, weight = self.w[i, j], self.weight
-        c = self.v_above[i, :, :above] @ self.e[j, :above]
-        x = w + self.f[i, :, :left].flip(1) @ self.u_left[j, :left]
-        zero, heed = None if self.zero is None else self.zero[i, j], None if weight is None else weight[j]
-        return _Front(i, j, w, x, c, self.scale[i, j], zero, self.u_own[j], self.v_own[i], heed)
+        c = (self.v_above[down, :, :above] @ self.e[back, :above]).flip(1)
+        x = w + (self.f[down, :, :left] @ self.u_left[back, :left]).flip(1)
+        zero, heed = None if self.zero is None else self.zero[i, j], None if weight is None else weight[back]
+        return _Front(i, j, w, x, c, self.scale[i, j], zero, self.u_own[back], self.v_own[down], heed)
 
     def put(self, front: _Front, q: Tensor, c: Tensor) -> None:
         """Values of a front in their places, and its errors where later fronts look for them."""
         i, j, error = front.i, front.j, front.w - q
         self.out[i, j] = q
-        self.e.view(self.wide, self.high, TILE, TILE)[j, i] = error.flip(1)
+        self.e.view(self.wide, self.high, TILE, TILE)[self.wide - 1 - j, i] = error.flip(1)
         self.f.view(self.high, TILE, self.wide, TILE)[i, :, j] = (error + c).flip(1)
 
     def values(self) -> Tensor:
         whole = self.out.flip(2).permute(0, 2, 1, 3).reshape(self.high * TILE, self.wide * TILE)
         return whole[: self.rows, : self.cols].contiguous()
+
+
+def _whole_tiles(x: Tensor) -> Tensor:
+    """A square matrix, padded with zeros to whole tiles; itself where it has them."""
+    more = -len(x) % TILE
+    return pad(x, (0, more, 0, more)) if more else x.contiguous()
 
 
 def _tiles(x: Tensor, fill: float = 0.0) -> Tensor:

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from .factor import damped_diagonal, unit_upper
 from .forms import is_form
+from .grids import Coded
 from .rounding import Job, damage, feedback, feedback_side_by_side, nearest, refit
 
 #: damping of the factors, as a share of their mean diagonal, and the stronger one tried for few levels
 DAMP, STRONG = 0.01, 0.1
+#: so many weights are rounded side by side; on CUDA, where starting a step costs more than the step, many more
+MANY = (1 << 20, 1 << 26)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ class Metric:
 
     def damage(self, error: Tensor) -> Tensor:
         return damage(error, self.a, self.g)
+
+
+class Metrics(dict[tuple[float, int], Metric]):
+    """Metrics of one matrix, or of pieces of its rows, by damping and step: what they share is made once."""
+
+    def of(self, a: Tensor, g: Tensor | None, damp: float = DAMP, step: int = 1) -> Metric:
+        whole = g is not None and g.ndim == 2
+        if (damp, step) not in self:
+            self[damp, step] = Metric.of(a, g if whole else None, damp, step)
+        return self[damp, step] if whole else replace(self[damp, step], g=g)
 
 
 @dataclass(frozen=True)
@@ -109,12 +122,47 @@ def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
 
     Each comes out as if it were alone; but they are swept side by side, which for small matrices is several times
     faster. Rows with NaN or infinity are left out, coded as zeros, and named in `bad_rows`.
+    A tall matrix whose rows stand alone goes some rows at a time, so that it takes no more memory than others.
     """
-    grids = [at for at, task in enumerate(tasks) if not is_form(task.grid)]
     out = {at: _formed(task, sides) for at, task in enumerate(tasks) if is_form(task.grid)}
-    for some in together(grids, lambda at: tasks[at].w.numel()):
+    pieces = {at: row_pieces(task.w, task.grid, task.g) for at, task in enumerate(tasks) if at not in out}
+    out |= {at: _in_pieces(tasks[at], some, sides) for at, some in pieces.items() if len(some) > 1}
+    for some in together([at for at in pieces if at not in out], lambda at: tasks[at].w.numel()):
         out |= zip(some, _settled([tasks[at] for at in some], sides), strict=True)
     return [out[at] for at in range(len(tasks))]
+
+
+def row_pieces(w: Tensor, grid: Any, g: Tensor | None) -> list[slice]:
+    """The rows of a matrix as they can be rounded one after the other: about a million weights at a time where every
+    row stands alone, in the metric and on the grid; otherwise all at once."""
+    rows, cols = w.shape
+    step = max(MANY[w.device.type == "cuda"] // cols, 512)
+    if rows <= 2 * step or not getattr(grid, "rowwise", False) or (g is not None and g.ndim == 2):
+        return [slice(0, rows)]
+    return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
+
+
+def _in_pieces(task: Task, pieces: Sequence[slice], sides: int) -> Settled:
+    """A matrix settled some rows at a time; what rounding needs of A is made once."""
+    metrics = Metrics()
+    parts = [replace(task, w=task.w[rows], g=None if task.g is None else task.g[rows]) for rows in pieces]
+    done = [one for part in parts for one in _settled([part], sides, metrics)]
+    bad = tuple(rows.start + row for rows, one in zip(pieces, done, strict=True) for row in one.bad_rows)
+    grid = Piled(tuple(one.grid for one in done), tuple(len(one.values) for one in done))
+    return Settled(torch.cat([one.values for one in done]), grid, sum(one.damage for one in done), bad)
+
+
+@dataclass(frozen=True)
+class Piled:
+    """Fitted grids of one kind on top of each other, so many `rows` each."""
+
+    parts: tuple[Any, ...]
+    rows: tuple[int, ...]
+
+    def code(self, values: Tensor) -> Coded:
+        coded = [part.code(some) for part, some in zip(self.parts, values.split(list(self.rows)), strict=True)]
+        tensors = {name: torch.cat([one.tensors[name] for one in coded]) for name in coded[0].tensors}
+        return Coded(torch.cat([one.values for one in coded]), tensors)
 
 
 def _formed(task: Task, sides: int) -> Settled:
@@ -124,7 +172,7 @@ def _formed(task: Task, sides: int) -> Settled:
     return replace(done, bad_rows=tuple((~good).nonzero().flatten().tolist()))
 
 
-def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = 1 << 20) -> Iterator[list[Any]]:
+def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = MANY[0]) -> Iterator[list[Any]]:
     """Jobs in groups of at most so many weights, in order: enough to fill the steps, and little memory."""
     group: list[Any] = []
     for job in jobs:
@@ -136,7 +184,8 @@ def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = 1 <
         yield group
 
 
-def _settled(tasks: Sequence[Task], sides: int) -> list[Settled]:
+def _settled(tasks: Sequence[Task], sides: int, metrics: Metrics | None = None) -> list[Settled]:
+    """Settled together; their `metrics`, where they have one A."""
     good = [torch.isfinite(task.w).all(1) for task in tasks]
     whole = [bool(rows.all()) for rows in good]
     # what is bad is rare, and goes alone
@@ -145,7 +194,7 @@ def _settled(tasks: Sequence[Task], sides: int) -> list[Settled]:
         for at, (task, rows) in enumerate(zip(tasks, good, strict=True))
         if not whole[at]
     }
-    works = {at: _Work(task, sides) for at, task in enumerate(tasks) if whole[at]}
+    works = {at: _Work(task, sides, metrics) for at, task in enumerate(tasks) if whole[at]}
     if sides:
         _settle(list(works.values()))
     return [out[at] if at in out else works[at].best for at in range(len(tasks))]
@@ -154,10 +203,11 @@ def _settled(tasks: Sequence[Task], sides: int) -> list[Settled]:
 class _Work:
     """One matrix on its way: its metric, and the best that was found for it so far."""
 
-    def __init__(self, task: Task, sides: int):
+    def __init__(self, task: Task, sides: int, metrics: Metrics | None = None):
         self.task, self.w = task, task.w.float()
+        self.metric_of = Metric.of if metrics is None else metrics.of
         fit = task.grid.fit(self.w, task.a.diagonal())
-        self.metric = Metric.of(task.a, task.g, step=fit.step)
+        self.metric = self.metric_of(task.a, task.g, step=fit.step)
         self.g = task.g if sides == 2 else None
         self.effort = task.effort or Effort.for_bits(getattr(task.grid, "bits", 8))
         self.fit, self.best = fit, self.measured(nearest(self.w, fit, self.metric.a.diagonal()), fit)
@@ -182,7 +232,7 @@ def _settle(works: Sequence[_Work]) -> None:
     for (work, fit), values in zip(tried, swept([(work.metric, work.w, fit) for work, fit in tried]), strict=True):
         work.better(values, fit)
     hard = [work for work in works if work.effort.strong]
-    strong = [Metric.of(work.task.a, work.g, STRONG, work.fit.step) for work in hard]
+    strong = [work.metric_of(work.task.a, work.g, STRONG, work.fit.step) for work in hard]
     jobs = [(metric, work.w, work.best.grid) for work, metric in zip(hard, strong, strict=True)]
     for work, metric, values in zip(hard, strong, swept(jobs), strict=True):
         if work.better(values, work.best.grid):

@@ -67,7 +67,11 @@ class Fitted(Protocol):
 
 
 class Grid(Protocol):
-    """Which numbers exist, before any matrix is seen."""
+    """Which numbers exist, before any matrix is seen.
+
+    Those that fit and code every row on its own, payload included, say so by `rowwise = True`: a tall matrix is then
+    rounded some rows at a time.
+    """
 
     def fit(self, w: Tensor, weight: Tensor | None = None) -> Fitted:
         """Scales for `w` [rows, cols] that keep sum(weight * error^2) small; `weight` is [cols] or [rows, cols]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -116,6 +116,7 @@ class Affine:
     symmetric: bool = True
     dtype: torch.dtype = torch.float16
     zeros: torch.dtype | None = None
+    rowwise: ClassVar[bool] = True
 
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedAffine:
         """Scales that minimise the weighted squared error: a search over shrunk ranges, both signs when symmetric,

@@ -102,6 +102,10 @@ class Float:
     def group(self) -> int:
         return {"fp8": 0, "mxfp4": 32, "nvfp4": 16}[self.kind]
 
+    @property
+    def rowwise(self) -> bool:
+        return self.kind != "nvfp4"  # one number for the whole matrix
+
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedFloat:
         """Scales by search: the range on the largest number, and shrunk steps below it (FP4 gains, FP8 hardly)."""
         rows, cols = w.shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -103,6 +104,7 @@ class Scalars:
     """The grid of one block type, by its name."""
 
     kind: str
+    rowwise: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:

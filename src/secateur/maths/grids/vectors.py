@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -203,6 +204,7 @@ class Vectors:
     """The grid of one vector type, by its name."""
 
     kind: str
+    rowwise: ClassVar[bool] = True
 
     @property
     def book(self) -> Book:

@@ -21,7 +21,7 @@ from torch import Tensor
 from secateur.maths.factor import height
 from secateur.maths.forms import Probed, is_form
 from secateur.maths.rounding import nearest
-from secateur.maths.settle import Effort, Metric, swept, together, widened
+from secateur.maths.settle import Effort, Metric, Metrics, row_pieces, swept, together, widened
 from secateur.model.factors import Factors
 from secateur.parts.damage import Row
 from secateur.types import Edit, Unit
@@ -192,20 +192,27 @@ def _nearest(known: Mapping[Kind, float], grid: Any) -> float:
 def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[Kind, Any]]]) -> Mapping[str, Gains]:
     """What feedback gains, for each of some matrices and each of its typical grids; a few sweeps at a time."""
     out: dict[str, dict[Kind, tuple[float, float, Tensor]]] = {key: {} for key, *_ in asked}
-    sweeps = [(key, w, f, kind, grid) for key, w, f, grids in asked for kind, grid in grids.items()]
-    metrics: dict[tuple[str, int], Metric] = {}
+    sweeps = [
+        (key, w[rows], f, f.g if f.g.ndim == 2 else f.g[rows], kind, grid)
+        for key, w, f, grids in asked
+        for kind, grid in grids.items()
+        for rows in row_pieces(w, grid, f.g)
+    ]
+    found: dict[tuple[str, Kind], list[tuple[float, float, Tensor]]] = {}
+    metrics: dict[str, Metrics] = {}
     for some in together(sweeps, lambda one: one[1].numel()):
-        metrics = {of: metric for of, metric in metrics.items() if any(of[0] == key for key, *_ in some)}
+        metrics = {key: metrics.get(key) or Metrics() for key, *_ in some}
         jobs: list[tuple[Metric, Tensor, Any]] = []
         plains: list[float] = []
-        for key, w, f, kind, grid in some:
+        for key, w, f, g, kind, grid in some:
             weight = f.a.diagonal()
             fit = grid.fit(w, weight)
-            if (key, fit.step) not in metrics:
-                metrics[key, fit.step] = Metric.of(f.a, f.g, step=fit.step)
-            plains.append(_plain(w - nearest(w, fit, weight), weight, height(f.g)))
-            jobs.append((metrics[key, fit.step], w, widened(fit, Effort.for_bits(kind[0]).usual)))
-        for (key, w, _, kind, _), (metric, *_), plain, values in zip(some, jobs, plains, swept(jobs), strict=True):
+            plains.append(_plain(w - nearest(w, fit, weight), weight, height(g)))
+            jobs.append((metrics[key].of(f.a, g, step=fit.step), w, widened(fit, Effort.for_bits(kind[0]).usual)))
+        for (key, w, _, _, kind, _), (metric, *_), plain, values in zip(some, jobs, plains, swept(jobs), strict=True):
             # probes are kept in half precision: there are many of them
-            out[key][kind] = (float(metric.damage(w - values)) / max(plain, 1e-30), plain, values.half())
+            found.setdefault((key, kind), []).append((float(metric.damage(w - values)), plain, values.half()))
+    for (key, kind), parts in found.items():
+        damage, plain = sum(damage for damage, _, _ in parts), sum(plain for _, plain, _ in parts)
+        out[key][kind] = (damage / max(plain, 1e-30), plain, torch.cat([values for *_, values in parts]))
     return out
