@@ -37,47 +37,57 @@ def windows(stream: Tensor, count: int, seed: int) -> Tensor:
     return torch.stack([stream[at : at + WINDOW] for at in starts]).long()
 
 
-def trained(seed: int, blocks: int = 8, width: int = 64, steps: int = 300) -> Any:
-    """A Llama of `blocks` blocks, trained from this seed; found again in the cache."""
-    from transformers import LlamaForCausalLM
+def trained(seed: int, blocks: int = 8, width: int = 64, steps: int = 300, experts: int = 0) -> Any:
+    """A Llama of `blocks` blocks, or a Mixtral with so many experts in each of which two are chosen, trained from this
+    seed; found again in the cache."""
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "secateur" / "claims"
-    folder = home / f"tiny-{blocks}-{width}-{steps}-{seed}"
+    folder = home / f"tiny-{blocks}-{width}-{steps}-{seed}{f'-of-{experts}' if experts else ''}"
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.{os.getpid()}")
-        _train(seed, blocks, width, steps).save_pretrained(part)
+        _train(seed, blocks, width, steps, experts).save_pretrained(part)
         part.rename(folder)
-    return LlamaForCausalLM.from_pretrained(folder).eval()
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def _train(seed: int, blocks: int, width: int, steps: int) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _train(seed: int, blocks: int, width: int, steps: int, experts: int) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(seed)
-    shape = LlamaConfig(
-        vocab_size=256,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=blocks,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=WINDOW,
-    )
-    model = LlamaForCausalLM(shape)
+    shape: dict[str, Any] = {
+        "vocab_size": 256,
+        "hidden_size": width,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": WINDOW,
+    }
+    if experts:
+        balanced = {"num_local_experts": experts, "output_router_logits": True, "router_aux_loss_coef": 0.01}
+        model: Any = MixtralForCausalLM(MixtralConfig(**shape, intermediate_size=width, **balanced))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape, intermediate_size=3 * width))
     stream, _, _ = text()
-    adam = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    learn(model, lambda step: windows(stream, 8, seed * 100_000 + step), steps)
+    model.config.output_router_logits = False
+    return model
+
+
+def learn(model: Any, batches: Any, steps: int, rate: float = 4e-3, loss: Any = None) -> None:
+    """Train in place; `batches(step)` gives windows, and `loss(batch)` what is to fall, else the loss of what comes
+    next."""
+    adam = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1)
     course = torch.optim.lr_scheduler.LambdaLR(adam, lambda at: min((at + 1) / 20, (steps - at) / (steps - 20)))
     for step in range(steps):
-        batch = windows(stream, 8, seed * 100_000 + step)
-        loss = model(batch, labels=batch).loss
-        loss.backward()
+        batch = batches(step)
+        (loss(batch) if loss else model(batch, labels=batch).loss).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         course.step()
         adam.zero_grad()
-    return model
 
 
 @torch.no_grad()

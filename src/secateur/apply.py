@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,9 @@ class Walk:
                 self._choose(mine)
                 self._cut(mine)
                 trim()
-                stream.through(i, cut, after[1])
+                gone = any(u.side and u.side.by == "block" and isinstance(self.edits[u.name], Drop) for u in mine)
+                with stream.without(i) if gone else nullcontext():
+                    stream.through(i, cut, after[1])
             plain, cut = after
             self._keep(i + 1, plain, cut)
         tell("cutting", n, n)

@@ -27,7 +27,7 @@ from secateur.model.held import Held
 from secateur.model.matrix import place
 from secateur.model.parked import States
 from secateur.model.pictures import parted, read_pictures
-from secateur.model.sides import with_sides
+from secateur.model.sides import with_blocks, with_sides
 from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
@@ -101,7 +101,8 @@ class Case:
         for unit in self.units:
             key = group_of.get(unit.name, (unit.name,))
             if unit.side is not None and not self.apart:
-                key = (unit.side.part if shapes_of(self.format) == "any" else unit.side.part.rpartition(".")[2],)
+                alone = shapes_of(self.format) == "any" or unit.side.by == "block"
+                key = (unit.side.part if alone else unit.side.part.rpartition(".")[2],)
             found.setdefault(key, []).append(unit)
         return {joined(units).name: tuple(units) for units in found.values()}
 
@@ -157,6 +158,8 @@ class Case:
 
     def kv(self, unit: Unit, edit: Edit) -> int:
         """Bytes of keys and values that a token leaves behind for a unit, at 16 bits a number."""
+        if unit.side is not None and unit.side.by == "block":  # all of a block's are counted with its first unit
+            return self.stream.kv // len(self.stream.blocks) if unit.side.at == 0 and not isinstance(edit, Drop) else 0
         if unit.side is None or unit.side.by != "heads" or unit.side.mixes or isinstance(edit, Drop):
             return 0
         # rows of q, k and v that a KV head takes, of those of the three that this unit has
@@ -253,10 +256,12 @@ def shapes_of(form: Any) -> str:
 
 def _shape(stream: Stream, format: str, kinds: Sequence[str]) -> None:
     """Learn which units of a language model lose their shape together."""
+    if by_block(format, kinds):
+        return _whole_blocks(stream, format)
     if not shapes_of(export.find(format)):
         able = [name for name in export.names() if shapes_of(export.find(name))]
         said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
-        raise ExportError(said, f"write {', '.join(able)}, or cap bytes or bits alone")
+        raise ExportError(said, f"write {', '.join(able)}, leave whole blocks out (--edits drop), or cap bytes alone")
     stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
     kind = stream.network.config.model_type  # type: ignore[union-attr]
     if not any(unit.side for unit in stream.anatomy.units):
@@ -264,6 +269,23 @@ def _shape(stream: Stream, format: str, kinds: Sequence[str]) -> None:
     among = {unit.side.by for unit in stream.anatomy.units if unit.side}
     if "experts" in kinds and "experts" not in among and set(kinds) != set(edits_.kinds()):  # "all" is what there is
         raise ModelError(f"`{kind}` has no layers of experts that could have fewer", "leave `experts` out of --edits")
+
+
+def by_block(format: str, kinds: Sequence[str]) -> bool:
+    """Whether what can be left out are whole blocks: of a format whose blocks all have one shape, where none is to
+    change it."""
+    others = {kind for kind in edits_.SHAPES if kind != "drop"}
+    return "drop" in kinds and not others & set(kinds) and getattr(export.find(format), "fewer_blocks", False)
+
+
+def _whole_blocks(stream: Stream, format: str) -> None:
+    """Make every block a part that can be left out."""
+    stream.anatomy = with_blocks(stream.anatomy)
+    if stream.checkpoint.config.get("scale_attn_by_inverse_layer_idx"):
+        raise ModelError("its blocks divide by their own number, so that none can go", "leave `drop` out of --edits")
+    if format != "safetensors" and any(unit.kind == "experts" for unit in stream.anatomy.units):
+        said = f"{format} has one scheme for all experts, so that blocks that have some cannot go one by one"
+        raise ExportError(said, "--format safetensors, or leave `drop` out of --edits")
 
 
 def _unfit(unit: Unit, edit: Edit) -> str | None:
@@ -288,6 +310,8 @@ def _misfit(unit: Unit, edit: Edit) -> str | None:
         return "it does not stand beside the residual stream, so it cannot be left out"
     if isinstance(edit, Channels | Heads | Experts) and edit.left(count(unit)) >= count(unit):
         return "it would keep all that it has"
+    if isinstance(edit, Drop) and by == "block" and unit.block == 0:
+        return "the first block stays, so that there is one"
     if isinstance(edit, Drop) and by == "experts":
         return "a layer of experts can have fewer, but not none"
     if isinstance(edit, Experts) and edit.left(count(unit)) < unit.side.least:

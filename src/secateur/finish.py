@@ -12,8 +12,9 @@ from torch import Tensor
 
 from secateur.case import Case, Samples, Tell
 from secateur.export import Finished, Parts, companions, find, names
+from secateur.export._renumber import blocks_left, config_of_blocks, renumbered, renumbered_units
 from secateur.measure.compare import Comparison
-from secateur.model.load import SMALLER
+from secateur.model.load import SMALLER, config_of
 from secateur.model.whole import Whole
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
@@ -44,10 +45,14 @@ def finish(
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
     pieces = (*map(str, range(len(case.units))), "rest")
-    files = disk.write(Finished(parts, pieces, units, inner, case.units), made)
+    kept, called, config = blocks_left(case.units, units), {}, dict(case.checkpoint.config)
+    if kept is not None:
+        called = {name: renumbered(name, kept) for name in parts.layouts(pieces)}
+        units, config = renumbered_units(units, kept), config_of_blocks(config, kept, config_of(case.checkpoint))  # type: ignore[arg-type]  # a network of blocks comes from a checkpoint
+    files = disk.write(Finished(parts, pieces, units, inner, case.units, called), made)
     companions(case.checkpoint.folder, made)
-    gone = told(case.units, units)
-    config = {**case.checkpoint.config, **({SMALLER: gone} if gone else {})}
+    if gone := told(case.units, units) if kept is None else {}:
+        config[SMALLER] = gone
     case.format.finish(made, config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
     written = disk.priced(files)
     if written != quoted:

@@ -84,7 +84,8 @@ def offers_of(
     mixers = layers.get(-1, [])
     whole = mixers and len(layers) > 1 and len({len(some) for some in layers.values()}) == 1
     free = whole and not any(unit.name in singles.kept for unit in units)
-    same = shapes_of(case.format) == "same"
+    whole_block = units[0].side.by == "block"
+    same = shapes_of(case.format) == "same" and not whole_block
     scale, spread = seen.scale(how)
     found: list[Offer] = []
     most = min(max(MOST // len(case.rows), 32), 512)

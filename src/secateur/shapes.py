@@ -33,7 +33,7 @@ from secateur.parts.correction import Correction
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
-from secateur.parts.knives import Knife, OfChannels, OfExperts
+from secateur.parts.knives import Knife, OfBlock, OfChannels, OfExperts
 from secateur.parts.left import count
 from secateur.types import Unit
 
@@ -115,6 +115,8 @@ def _options(case: Case, seen: Measured) -> dict[str, list[tuple[Cut | None, flo
         size = sum(one.size for one in case.units if one.side is not None and one.side.part == unit.side.part)
         n, cuts = count(unit), _cuts(unit, dict.fromkeys(ALONE, CHOICE))
         mine = [(cut, size * (1 - cut[1] / n), seen.lost(*cut)) for cut in cuts]
+        if unit.side.by == "block" and unit.block:
+            mine = [((unit.side.part, 0), float(size), seen.alone[unit.side.part, 0])]
         out[unit.side.part] = [(None, 0.0, 0.0), *mine]
     return out
 
@@ -205,7 +207,9 @@ class _Walk:
         if unit.side is not None and unit.side.by == "experts":
             makers = next(one for one in self.case.units if one.side is not None and one.side.part == part)
             knife: Knife = OfExperts.of(network, makers, unit, {**self.factors(makers), **self.factors(unit)})
-            curves = (part, part + MERGED)
+            curves: tuple[str, ...] = (part, part + MERGED)
+        elif unit.side is not None and unit.side.by == "block":
+            knife, curves = OfBlock(self.case.stream, unit.block or 0), ()
         else:
             knife, curves = OfChannels.of(network, unit, self.factors(unit), self.removals.get(part)), (part,)
         if knife.removal is not None:

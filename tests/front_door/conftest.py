@@ -33,10 +33,10 @@ def text(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Callable[..., Path]:
     """`tiny("llama")` -> the folder of a tiny Llama in float16; more words change its config."""
-    made: dict[tuple[Any, ...], Path] = {}
+    made: dict[tuple[str, ...], Path] = {}
 
     def get(name: str, dtype: str = "float16", **config: Any) -> Path:
-        key = (name, dtype, *sorted(config.items()))
+        key = (name, dtype, repr(sorted(config.items())))
         if key not in made:
             made[key] = save(name, dtype, config, tmp_path_factory.mktemp("tiny") / name)
         return made[key]

@@ -6,7 +6,7 @@ A format is a file here. `find("compressed-tensors", config, anatomy)` gives it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Finished:
     """A model that is cut and not yet a file: its tensors in pieces, what is left of every unit, which edit that has
-    had, and what the units were before, where some may have lost their shape."""
+    had, what the units were before, where some may have lost their shape, and what tensors are called that have another
+    name than in the pieces."""
 
     parts: Parts
     pieces: tuple[str, ...]
     units: tuple[Unit, ...]
     edits: Mapping[str, Edit]
     before: tuple[Unit, ...] = ()
+    called: Mapping[str, str] = field(default_factory=dict)
 
 
 class Disk(Protocol):
@@ -78,7 +80,7 @@ class Format(Protocol):
 
     A format whose readers take every tensor on its own, and do not fuse q, k and v, says so: `tensors_apart = True`;
     one that holds image models, `pictures = True`; one that holds language models in other shapes, `shapes = "any"`, or
-    "same" where all blocks must have the same.
+    "same" where all blocks must have the same; one that holds them with fewer blocks, `fewer_blocks = True`.
     """
 
     @property

@@ -34,7 +34,7 @@ class Shards:
 
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         """One file, whose bytes are what was quoted, header included."""
-        return finished.parts.stitch(finished.pieces, folder, shard=sys.maxsize, stem=self.stem)
+        return finished.parts.stitch(finished.pieces, folder, shard=sys.maxsize, stem=self.stem, called=finished.called)
 
     def priced(self, files: Sequence[Path]) -> int:
         return sum(file.stat().st_size for file in files)

@@ -7,7 +7,6 @@ every tensor of the file goes through the runtime's real loader, and no more tha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.export._read import network, open_reading
+from secateur.export._renumber import block_of, config_of_blocks, renumbered
 from secateur.export._verify import compare, decoded_in_transformers, runtimes
 from secateur.export._write import Layout, copied, write_config, write_model
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
@@ -25,7 +25,6 @@ from secateur.types import ModelError
 #: bytes of float32 weights that the blocks of a slice may take; one block may take more. A Llama of 1 GB in 40 blocks
 #: is verified in 28 s with a peak of 611 MB, of which 368 are transformers before it has loaded anything
 ROOM = 1 << 26
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def verify_in_slices(folder: Path, tokens: Tensor, room: int = ROOM) -> dict[str, Any]:
@@ -61,20 +60,21 @@ def _difference(place: Path, ours: Tensor, tokens: Tensor, folder: Path) -> floa
 
 def write_slice(checkpoint: Checkpoint, start: int, stop: int, out: Path) -> None:
     """The model that has only blocks `start` to `stop - 1`, numbered from 0."""
-    kept = {_renumbered(name, start, stop): name for name in checkpoint.tensors}
+    blocks = range(start, stop)
+    kept = {renumbered(name, blocks): name for name in checkpoint.tensors}
     names = {new: old for new, old in kept.items() if new}
     layouts: dict[str, Layout] = {}
     for new, old in names.items():
         layouts[new] = checkpoint.tensors[old].dtype, checkpoint.tensors[old].shape
     write_model(out, layouts, lambda name: copied(checkpoint.tensors[names[name]]))
-    write_config(out, _config(checkpoint.config, start, stop))
+    write_config(out, _config(checkpoint.config, blocks))
 
 
 def _cuts(folder: Path, room: int) -> Iterator[tuple[int, int]]:
     """First and last block of every slice: as many blocks as there is room for, at least one."""
     sizes: dict[int, int] = {}
     for name, entry in open_reading(folder).tensors.items():
-        if (at := _block(name)) is not None:
+        if (at := block_of(name)) is not None:
             sizes[at] = sizes.get(at, 0) + 4 * entry.size
     start, filled = 0, 0
     for at in sorted(sizes):
@@ -85,38 +85,16 @@ def _cuts(folder: Path, room: int) -> Iterator[tuple[int, int]]:
     yield start, max(sizes, default=-1) + 1
 
 
-def _block(name: str) -> int | None:
-    """The block that a tensor belongs to: the first number in its name."""
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
-def _renumbered(name: str, start: int, stop: int) -> str:
-    """The name within the slice; empty if it is of a block outside."""
-    at = _block(name)
-    if at is None:
-        return name
-    return re.sub(r"\.\d+\.", f".{at - start}.", name, count=1) if start <= at < stop else ""
-
-
-def _config(config: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    out = dict(config)
-    count = next((int(out[key]) for key in _COUNTS if key in out), 0)
-    for key, value in config.items():
-        if key in _COUNTS:
-            out[key] = stop - start
-        elif key == "mlp_only_layers":  # numbers of blocks
-            out[key] = [at - start for at in value if start <= at < stop]
-        elif isinstance(value, list) and len(value) == count and key != "architectures":  # one entry a block
-            out[key] = value[start:stop]
+def _config(config: Mapping[str, Any], blocks: range) -> dict[str, Any]:
+    out = config_of_blocks(config, blocks)
     if "quantization_config" in out:
-        out["quantization_config"] = _quantization(out["quantization_config"], start, stop)
+        out["quantization_config"] = _quantization(out["quantization_config"], blocks)
     return out
 
 
-def _quantization(about: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+def _quantization(about: Mapping[str, Any], blocks: range) -> dict[str, Any]:
     def names(targets: list[str]) -> list[str]:
-        moved = [t if t.startswith("re:") else _renumbered(t + ".", start, stop)[:-1] for t in targets]
+        moved = [t if t.startswith("re:") else renumbered(t, blocks) for t in targets]
         return [name for name in moved if name]
 
     groups = {key: {**group, "targets": names(group["targets"])} for key, group in about["config_groups"].items()}

@@ -88,10 +88,12 @@ def write_model(
     metadata: Mapping[str, str] = METADATA,
     shard: int = SHARD,
     stem: str = "model",
+    priced: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write `stem.safetensors`, or shards and their index, asking `produce` for one tensor after the other.
 
-    Shards of an earlier model in the same folder are removed once the new files are there.
+    `priced` gives the names by which tensors were priced that are now called otherwise, and no longer. Shards of an
+    earlier model in the same folder are removed once the new files are there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = split(layouts, shard)
@@ -99,7 +101,7 @@ def write_model(
     index_file = f"{stem}.safetensors.index.json"
     files = [f"{stem}.safetensors"] if n == 1 else [f"{stem}-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
     for file, one in zip(files, shards, strict=True):
-        write_file(folder / file, one, produce, metadata)
+        write_file(folder / file, one, produce, metadata, priced)
     if n > 1:
         where = {name: file for file, one in zip(files, shards, strict=True) for name in one}
         index = {"metadata": {"total_size": sum(map(_data, shards))}, "weight_map": dict(sorted(where.items()))}
@@ -121,11 +123,13 @@ def write_file(
     layouts: Mapping[str, Layout],
     produce: Callable[[str], Tensor | Iterator[bytes]],
     metadata: Mapping[str, str] = METADATA,
+    priced: Mapping[str, str] | None = None,
 ) -> None:
     """Write one .safetensors file. `produce(name)` gives a tensor of the announced layout, or its bytes in chunks."""
     layouts = dict(sorted(layouts.items(), key=_order))
     with atomic(path) as file:
-        file.write(_header(layouts, metadata))
+        header = _header(layouts, metadata, priced or {})
+        file.write(header)
         for name, layout in layouts.items():
             made = produce(name)
             if isinstance(made, Tensor):
@@ -136,7 +140,7 @@ def write_file(
             else:
                 for chunk in made:
                     file.write(chunk)
-        expected = len(_header(layouts, metadata)) + _data(layouts)
+        expected = len(header) + _data(layouts)
         if file.tell() != expected:
             raise ExportError(f"{path.name} was priced at {expected} bytes and came to {file.tell()}")
 
@@ -183,11 +187,15 @@ class Parts:
         metadata: Mapping[str, str] = METADATA,
         shard: int = SHARD,
         stem: str = "model",
+        called: Mapping[str, str] | None = None,
     ) -> list[Path]:
-        """One model of these pieces in `out`. Bytes are copied through; the pieces stay (see `clear`)."""
-        entries = self._entries(pieces)
+        """One model of these pieces in `out`, tensors under other names where `called` has some. Bytes are copied
+        through; the pieces stay (see `clear`)."""
+        called, held = called or {}, self._entries(pieces)
+        entries = {called.get(name, name): entry for name, entry in held.items()}
+        priced = {new: old for old, new in called.items()}
         layouts = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-        return write_model(out, layouts, lambda name: copied(entries[name]), metadata, shard, stem)
+        return write_model(out, layouts, lambda name: copied(entries[name]), metadata, shard, stem, priced)
 
     def clear(self) -> None:
         """Remove every piece, and the folder if nothing else is in it."""
@@ -209,8 +217,11 @@ class Parts:
         return found
 
 
-def _header(layouts: Mapping[str, Layout], metadata: Mapping[str, str]) -> bytes:
-    """Length, then JSON; `layouts` in the order in which their data lie.
+def _header(
+    layouts: Mapping[str, Layout], metadata: Mapping[str, str], priced: Mapping[str, str] | None = None
+) -> bytes:
+    """Length, then JSON; `layouts` in the order in which their data lie. An entry is as long as that of the name by
+    which it was priced.
 
     Every entry is padded with spaces so that its length does not depend on where its data lie and is a multiple of
     eight: so the bytes of a file are a sum over its tensors, and the price of an edit is exact before any plan exists.
@@ -218,7 +229,8 @@ def _header(layouts: Mapping[str, Layout], metadata: Mapping[str, str]) -> bytes
     entries, at = [_about(metadata)], 0
     for name, layout in layouts.items():
         end = at + layout_bytes(layout)
-        entries.append(_entry(name, layout, at, end))
+        entry, was = (_entry(one, layout, at, end) for one in (name, (priced or {}).get(name, name)))
+        entries.append(entry[:-1] + " " * (len(was.encode()) - len(entry.encode())) + ",")
         at = end
     text = "".join(entries)[:-1].encode() + b"}"
     return struct.pack("<Q", len(text)) + text

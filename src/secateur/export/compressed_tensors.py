@@ -65,6 +65,7 @@ class CompressedTensors:
     name: str = "compressed-tensors"
     only: tuple[Edit, ...] = ()
     disk: ClassVar[Shards] = Shards()
+    fewer_blocks: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return self.only or (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())

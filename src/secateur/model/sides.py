@@ -39,6 +39,21 @@ def with_sides(found: Anatomy, network: nn.Module, experts: bool = False) -> Ana
     return replace(found, units=tuple(sided.get(unit.name, unit) for unit in found.units))
 
 
+def with_blocks(found: Anatomy) -> Anatomy:
+    """The anatomy with whole blocks as parts: all units of a block, with all else that is stored of it."""
+    sided: dict[str, Unit] = {}
+    for at, block in enumerate(found.blocks):
+        units = [unit for unit in found.units if unit.block == at]
+        own = {m.tensor for unit in units for m in unit.matrices}
+        pieces = [one for path, some in found.sources.items() if path.startswith(f"{block}.") for one in some]
+        also = tuple(tensor for tensor in dict.fromkeys(piece.tensor for piece in pieces) if tensor not in own)
+        for i, unit in enumerate(units):
+            last = i == len(units) - 1
+            side = Side(block, "block", -1 if last else i, also=() if i else also)
+            sided[unit.name] = replace(unit, side=side)
+    return replace(found, units=tuple(sided.get(unit.name, unit) for unit in found.units))
+
+
 def _of(units: Sequence[Unit], paths: Sequence[str]) -> Unit | None:
     """The unit whose matrices are those of these modules, and no others."""
     return next((unit for unit in units if [place(m).module for m in unit.matrices] == list(paths)), None)

@@ -250,6 +250,16 @@ class Stream:
         self._wrap = isinstance(out, tuple)
         return out[0] if self._wrap else out
 
+    @contextmanager
+    def without(self, index: int) -> Iterator[None]:
+        """Inside, a block hands on what it is given."""
+        block: Any = self.network.get_submodule(self.blocks[index])
+        block.forward = lambda hidden, *args, **kwargs: (hidden,) if self._wrap else hidden
+        try:
+            yield
+        finally:
+            del block.forward
+
     def through(self, index: int, hidden: States, out: States | None = None) -> States:
         """A loaded block over all parked samples, without gradient; into `out` (which may be `hidden` itself)."""
         out = torch.empty(*hidden.shape) if out is None else out

@@ -97,3 +97,15 @@ class OfExperts:
                 for m in first(unit, left).matrices:
                     put(self.network, m, values[m.key])
             yield
+
+
+@dataclass(frozen=True)
+class OfBlock:
+    """A whole block, which goes or stays."""
+
+    stream: Any
+    index: int
+    removal: Removal | None = None
+
+    def cut(self, left: int, merged: bool) -> AbstractContextManager[None]:
+        return self.stream.without(self.index)
