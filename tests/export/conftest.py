@@ -167,7 +167,7 @@ def tiny(tmp_path_factory):
     made: dict[tuple, Path] = {}
 
     def get(name: str, dtype: str = "float32", **kwargs) -> Path:
-        key = (name, dtype, *sorted(kwargs.items()))
+        key = (name, dtype, repr(sorted(kwargs.items())))
         if key not in made:
             folder = tmp_path_factory.mktemp("tiny") / name
             torch.manual_seed(sum(map(ord, name)))

@@ -21,12 +21,18 @@ from secateur.model.matrix import put, view
 from secateur.parts.edits.ggml import Ggml
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
+from secateur.parts.gguf.read import logits as decoded
 from secateur.types import Edit, ExportError, Matrix, Unit
 
 gguf = pytest.importorskip("gguf")
 needs_llamacpp = pytest.mark.skipif(llamacpp.folder() is None, reason=f"llama.cpp is not here: {llamacpp.GET}")
 
 FAMILIES = ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2"]
+EXPERTS = {
+    "mixtral": {},
+    "qwen2_moe": {"mlp_only_layers": [], "norm_topk_prob": False},
+    "qwen3_moe": {"norm_topk_prob": True},
+}
 HEADS = {"head_dim": 16, "query_pre_attn_scalar": 16}
 
 
@@ -112,6 +118,28 @@ def test_blocks_of_many_kinds_in_one_file(name, tiny, tmp_path):
 
 
 @needs_llamacpp
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_in_one_tensor_each_for_gate_up_and_down(name, tiny, tmp_path):
+    sizes = {"moe_intermediate_size": 32, "intermediate_size": 64, "shared_expert_intermediate_size": 64}
+    source = tiny(name, "float32", **(HEADS | sizes | EXPERTS[name]))
+    cut = made(source, tmp_path, keep)
+    assert cut.file.stat().st_size == cut.priced
+    told = cut.format.verify(cut.file.parent, cut.logits, cut.tokens)
+    assert told["verified_in"].startswith("llama.cpp") and told["logit_error"] < 1e-5
+    # the file is a model too: our own reading of it has the same logits
+    assert torch.allclose(decoded(cut.file, cut.tokens), cut.logits, atol=1e-4)
+    (tmp_path / "blocks").mkdir()
+    cut = made(source, tmp_path / "blocks", rotate("q8_0", "q4_0", "q5_1", "iq4_nl", "q5_0", "mxfp4"))
+    assert cut.file.stat().st_size == cut.priced
+    assert cut.format.verify(cut.file.parent, cut.logits, cut.tokens)["logit_error"] < 0.05
+    held = {tensor.name: tensor for tensor in gguf.GGUFReader(str(cut.file)).tensors}
+    stacks = [held[f"blk.1.ffn_{side}_exps.weight"] for side in ("gate", "up", "down")]
+    assert stacks[0].tensor_type == stacks[1].tensor_type != gguf.GGMLQuantizationType.F32
+    assert held["blk.1.ffn_gate_inp.weight"].tensor_type == gguf.GGMLQuantizationType.F32
+    assert torch.allclose(decoded(cut.file, cut.tokens), cut.logits, atol=1e-3)
+
+
+@needs_llamacpp
 def test_blocks_of_256_and_a_wrong_scale(tiny, tmp_path):
     sizes = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 64}
     cut = made(tiny("llama", "float16", **sizes), tmp_path, rotate("q4_k", "q6_k", "q3_k", "q5_k", "q2_k", "iq4_xs"))
@@ -163,7 +191,9 @@ def test_what_is_not_held_is_refused_in_words(tiny):
 @pytest.mark.parametrize(
     "name, changed, said",
     [
-        ("mixtral", {}, "does not know how llama.cpp names the tensors of `mixtral`"),
+        ("olmo2", {}, "does not know how llama.cpp names the tensors of `olmo2`"),
+        ("qwen2_moe", {}, "has experts in every block, this model not"),
+        ("qwen3_moe", {"norm_topk_prob": False}, "would make the weights of chosen experts add up to one"),
         ("llama", {"hidden_act": "relu"}, "llama.cpp runs `llama` with silu, and this model has relu"),
         ("gemma2", {"query_pre_attn_scalar": 100}, "scales attention by 16 and this model by 100"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scales attention alike in every block"),

@@ -5,6 +5,9 @@ logits differ from ours by more than the order of sums. Measured on `lm-small`, 
 2e-4 for a file in F16, 0.011 to 0.013 for stock Q4_K_M and Q2_K and for our own mixes, 0.033 for random networks; the
 scales of one matrix of one block off by half are above the limit (tests/export/test_gguf.py). transformers decodes
 exactly.
+
+A token that stands between two experts may be sent to the other by that rounding, and is then off by ten times as much
+as its neighbours. So of a model with experts the three quarters of the tokens are judged that differ least.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from secateur.types import ExportError
 
 #: relative error of the logits above which an export has failed, by the widest rounding of activations in the file
 LIMITS = {"8 bits": 0.05, "bfloat16": 0.01, "float16": 2e-3}
+#: of the tokens of a model with experts, the share that is judged
+JUDGED = 0.75
 _OURS = "this is a fault of Secateur or of the installed llama.cpp; please report it with their versions"
 
 
@@ -52,7 +57,8 @@ def _in_llamacpp(file: Path, tokenizer: Any, reference: Tensor | None, tokens: T
     reference = decoded(file, tokens) if reference is None else reference
     reference = reference.reshape(len(tokens), -1, logits.shape[-1])[:, : tokens.shape[1]]
     limit = limit_of(file)
-    error = _error(logits, reference)
+    chosen = f"{arch}.expert_count" in told.fields and limit == LIMITS["8 bits"]
+    error = _error(logits, reference, JUDGED if chosen else 1.0)
     if not error <= limit:
         said = f"its logits differ from ours by {error:.2g} of their size (limit {limit})"
         raise ExportError(f"llama.cpp loads {file.name}, but {said}", _OURS)
@@ -82,9 +88,12 @@ def _in_transformers(file: Path, reference: Tensor, tokens: Tensor) -> dict[str,
     return {"verified_in": f"transformers {version('transformers')}", "logit_error": error, "logit_limit": LIMIT}
 
 
-def _error(logits: Tensor, reference: Tensor) -> float:
+def _error(logits: Tensor, reference: Tensor, share: float = 1.0) -> float:
+    """Relative to the size of the logits, of the share of the tokens that differ least."""
     reference = reference.float()
-    return float((logits - reference).norm() / reference.norm().clamp_min(1e-30))
+    apart, size = (x.flatten(0, -2).norm(dim=-1) for x in (logits - reference, reference))
+    least = (apart / size.clamp_min(1e-30)).argsort()[: max(1, round(share * len(apart)))]
+    return float(apart[least].norm() / size[least].norm().clamp_min(1e-30))
 
 
 def _tokenizer(file: Path, ours: Any, tokens: Tensor) -> str:

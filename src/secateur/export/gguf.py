@@ -27,6 +27,7 @@ from secateur.model.anatomy import Anatomy
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
 from secateur.model.load import config_of
+from secateur.model.matrix import place
 from secateur.parts.edits.ggml import Ggml
 from secateur.parts.edits.keep import Keep
 from secateur.parts.gguf import meta, vocab
@@ -34,9 +35,11 @@ from secateur.parts.gguf.names import (
     DECI,
     Arch,
     arch_of,
+    expert_names,
     ggml_names,
     heads_of,
     is_norm,
+    is_router,
     package,
     parameters_of,
     rows_by_block,
@@ -82,7 +85,8 @@ class Gguf:
         return (Keep(), *(Ggml(kind) for kind in wanted if _there(kind)))
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
-        if unit.kind in ("conv", "experts"):
+        strange = unit.kind == "experts" and not all(expert_names(_parameter(m)) for m in unit.matrices)
+        if unit.kind == "conv" or strange:
             return f"GGUF files are written for linear layers and embeddings, and this is of the kind {unit.kind}"
         if isinstance(edit, Keep):
             return None
@@ -100,13 +104,22 @@ class Gguf:
         return ()
 
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
+        if unit.kind == "experts":
+            return {name: _stack_layout(some, edit, dtype) for name, some in _stacks(unit).items()}
         return {self._name(m): _layout(m, edit, dtype) for m in unit.matrices}
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
+        def written(m: Matrix) -> Tensor:
+            if isinstance(edit, Keep):
+                return coded[m.key].values.to(getattr(torch, dtype))
+            return coded[m.key].tensors["blocks"]
+
+        if unit.kind == "experts":
+            stacks = _stacks(unit).items()
+            return {name: torch.stack([written(m)[start:stop] for m, start, stop in some]) for name, some in stacks}
         out = {}
         for m in unit.matrices:
-            kept = isinstance(edit, Keep)
-            x = coded[m.key].values.to(getattr(torch, dtype)) if kept else coded[m.key].tensors["blocks"]
+            x = written(m)
             heads = heads_of(self._name(m), (m.rows,), self._head)
             out[self._name(m)] = (turned(x, heads) if heads and self.arch.turned else x).contiguous()
         return out
@@ -149,16 +162,16 @@ class Gguf:
     def kept(self, stored: str, x: Tensor) -> dict[str, Tensor]:
         """One stored tensor [rows, cols] as it is: matrices in their own numbers, the rest as above."""
         name = self.names[stored]
-        if x.ndim != 2 or name == "position_embd.weight":
+        if x.ndim != 2 or name == "position_embd.weight" or is_router(name):
             return {name: self.encode_rest({stored: x})[name]}
         heads = heads_of(name, tuple(x.shape), self._head)
         return {name: (turned(x, heads) if heads and self.arch.turned else x).contiguous()}
 
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         kinds = {
-            self._name(m): finished.edits[unit.name]
+            name: finished.edits[unit.name]
             for unit in finished.units
-            for m in unit.matrices
+            for name in (_stacks(unit) if unit.kind == "experts" else map(self._name, unit.matrices))
             if isinstance(finished.edits[unit.name], Ggml)
         }
         if self._shaped:
@@ -208,6 +221,9 @@ class Gguf:
         found = arch_of(str(self.source.config.get("model_type")))
         if not self.uneven and not self._shaped:
             return found
+        if found.renormed is not None:
+            said = "llama.cpp runs blocks of experts in one shape alone"
+            raise ExportError(said, "--format packed or safetensors, or cap bytes or bits alone")
         if found.name != "llama":
             raise ExportError(
                 f"the blocks of this `{found.name}` differ in width, which llama.cpp runs for Llama alone",
@@ -263,6 +279,7 @@ class Gguf:
         parameters = (
             parameters_of(self.anatomy.sources) if self.anatomy else {name: name for name in self.source.tensors}
         )
+        parameters = {stored: name for stored, name in parameters.items() if not expert_names(name)}
         named = ggml_names(self.arch, parameters.values(), int(self._config.num_hidden_layers))
         without = [stored for stored, parameter in parameters.items() if parameter not in named]
         if without:
@@ -291,9 +308,10 @@ class Gguf:
     @cached_property
     def _everything(self) -> dict[str, int]:
         """Every tensor of the file and its number of dimensions."""
-        return {name: len(shape) for name, shape in self._shapes.items()} | {
-            name: x.ndim for name, x in self._extra.items()
-        }
+        units = self.anatomy.units if self.anatomy else ()
+        stacks = {name: 3 for unit in units if unit.kind == "experts" for name in _stacks(unit)}
+        own = {name: x.ndim for name, x in self._extra.items()}
+        return {name: len(shape) for name, shape in self._shapes.items()} | stacks | own
 
     @cached_property
     def _head_bytes(self) -> int:
@@ -349,6 +367,29 @@ def _layout(matrix: Matrix, edit: Edit, dtype: str) -> Layout:
     if isinstance(edit, Ggml):
         return "U8", (matrix.rows, blocks.row_bytes(edit.kind, matrix.cols))
     return FLOATS[dtype], (matrix.rows, matrix.cols)
+
+
+def _parameter(matrix: Matrix) -> str:
+    return place(matrix).parameter
+
+
+def _stacks(unit: Unit) -> dict[str, list[tuple[Matrix, int, int]]]:
+    """The tensors that hold experts, by their names: a matrix and which of its rows, one expert after the other."""
+    found: dict[str, list[tuple[Matrix, int, int]]] = {}
+    for m in unit.matrices:
+        at = place(m)
+        names = expert_names(at.parameter)
+        alone = names[at.start // m.rows : at.start // m.rows + 1] if at.stop else names  # gate or up, or both in one
+        rows = m.rows // len(alone)
+        for i, name in enumerate(alone):
+            found.setdefault(name, []).append((m, i * rows, (i + 1) * rows))
+    return found
+
+
+def _stack_layout(some: Sequence[tuple[Matrix, int, int]], edit: Edit, dtype: str) -> Layout:
+    (m, start, stop), *_ = some
+    kind, (_, wide) = _layout(m, edit, dtype)
+    return kind, (len(some), stop - start, wide)
 
 
 def _there(kind: str) -> bool:

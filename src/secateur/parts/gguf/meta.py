@@ -25,6 +25,10 @@ _PLAIN = {
     "final_logit_softcapping": "final_logit_softcapping",
     "vocab_size": "vocab_size",
 }
+_WIDTHS = {
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+}
 _GEMMA3_PATTERN = 6  # every sixth block sees everything; llama.cpp knows no other rhythm
 
 
@@ -47,11 +51,23 @@ def metadata(arch: Arch, config: Any, widths: Mapping[str, list[int]] | None = N
     turns = int(head * _rope(config).get("partial_rotary_factor", 1.0))
     more = {"attention.key_length": head, "attention.value_length": head, "rope.dimension_count": turns}
     more |= _rotation(config)
+    if arch.renormed is not None:
+        more |= _experts(config)
     if arch.sliding:
         more["attention.sliding_window"] = config.sliding_window
     if arch.name == "gemma3":
         more["attention.sliding_window_pattern"] = _GEMMA3_PATTERN
     return out | {f"{arch.name}.{key}": value for key, value in {**more, **(widths or {})}.items()}
+
+
+def _experts(config: Any) -> dict[str, int]:
+    """How many experts there are, how many a token is sent to, and how wide they are where no other setting says so."""
+    out = {"expert_count": config.num_local_experts if config.model_type == "mixtral" else config.num_experts}
+    out["expert_used_count"] = config.num_experts_per_tok
+    for ours, theirs in _WIDTHS.items():
+        if getattr(config, ours, None):
+            out[theirs] = getattr(config, ours)
+    return out
 
 
 def head_size(config: Any) -> int:
@@ -131,6 +147,13 @@ def _check(arch: Arch, config: Any) -> None:
             raise ModelError(
                 f"llama.cpp's `{arch.name}` sees everything in one of {every} blocks, this model not", _OTHER
             )
+    if arch.renormed is not None:
+        if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
+            raise ModelError(f"llama.cpp's `{arch.name}` has experts in every block, this model not", _OTHER)
+        if getattr(config, "norm_topk_prob", True) != arch.renormed:
+            does, has = ("makes", "leaves") if arch.renormed else ("leaves", "makes")
+            how = {"makes": "make the weights of chosen experts add up to one", "leaves": "leave them as they are"}
+            raise ModelError(f"llama.cpp's `{arch.name}` would {how[does]}, and this model would {how[has]}", _OTHER)
     if arch.name == "gpt2" and (config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights):
         raise ModelError("llama.cpp's `gpt2` scales attention alike in every block, this model not", _OTHER)
 
@@ -151,6 +174,9 @@ _CLASSES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 _GPT2 = {
     "context_length": "n_positions",
@@ -178,7 +204,7 @@ def config_of(
             f"it reads {', '.join(_TYPES)}",
         )
     own = {key.removeprefix(f"{name}."): value for key, value in told.items() if key.startswith(f"{name}.")}
-    kind = _TYPES[name]
+    kind = "mixtral" if name == "llama" and own.get("expert_count") else _TYPES[name]
     out: dict[str, Any] = {"model_type": kind, "architectures": [_CLASSES[kind]], "dtype": "float16"}
     back = _GPT2 if kind == "gpt2" else {theirs: ours for ours, theirs in _PLAIN.items()}
     out |= {ours: own[theirs] for theirs, ours in back.items() if theirs in own}
@@ -194,6 +220,13 @@ def config_of(
     out.setdefault("num_key_value_heads", out["num_attention_heads"])
     if kind == "llama":
         out |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
+    if ARCHS[kind].renormed is not None:
+        count = "num_local_experts" if kind == "mixtral" else "num_experts"
+        out |= {count: own["expert_count"], "num_experts_per_tok": own["expert_used_count"]}
+        out |= {ours: own[theirs] for ours, theirs in _WIDTHS.items() if theirs in own}
+        if kind != "mixtral":
+            out |= {"norm_topk_prob": ARCHS[kind].renormed, "decoder_sparse_step": 1, "mlp_only_layers": []}
+            out["qkv_bias" if kind == "qwen2_moe" else "attention_bias"] = "blk.0.attn_q.bias" in shapes
     if kind.startswith("gemma") and kind != "gemma":
         out |= {"query_pre_attn_scalar": out["head_dim"], "sliding_window": own["attention.sliding_window"]}
         out.setdefault("attn_logit_softcapping", None)

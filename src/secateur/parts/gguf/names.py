@@ -20,13 +20,15 @@ from secateur.types import ModelError
 
 @dataclass(frozen=True)
 class Arch:
-    """One architecture of llama.cpp. `acts`: the activations that it computes; `norms` is added to norms on disk."""
+    """One architecture of llama.cpp. `acts`: the activations that it computes; `norms` is added to norms on disk;
+    `renormed`: whether the weights of the chosen experts are made to add up to one, None where it has no experts."""
 
     name: str
     acts: tuple[str, ...] = ("silu",)
     turned: bool = False
     norms: float = 0.0
     sliding: bool = False  # its attention windows are kept; elsewhere the context is cut to the window
+    renormed: bool | None = None
 
 
 _GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu")
@@ -41,6 +43,9 @@ ARCHS = {
     "gemma2": Arch("gemma2", _GELU, norms=1.0, sliding=True),
     "gemma3_text": Arch("gemma3", _GELU, norms=1.0, sliding=True),
     "gpt2": Arch("gpt2", _GELU[:2]),
+    "mixtral": Arch("llama", turned=True, renormed=True),
+    "qwen2_moe": Arch("qwen2moe", renormed=False),
+    "qwen3_moe": Arch("qwen3moe", renormed=True),
 }
 #: the only architecture whose blocks may differ in width and heads: Llama's in everything else
 DECI = Arch("deci", turned=True)
@@ -63,6 +68,21 @@ def ggml_names(arch: Arch, parameters: Iterable[str], blocks: int) -> dict[str, 
     table = gguf.get_tensor_name_map(kind, blocks)
     named = {parameter: table.get_name(parameter, try_suffixes=(".weight", ".bias")) for parameter in parameters}
     return {parameter: name for parameter, name in named.items() if name}
+
+
+def expert_names(parameter: str) -> tuple[str, ...]:
+    """Names in the file for a stack of experts, each for as many rows of every expert; empty for all other parameters.
+
+    >>> expert_names("model.layers.0.mlp.experts.gate_up_proj")
+    ('blk.0.ffn_gate_exps.weight', 'blk.0.ffn_up_exps.weight')
+    """
+    found = re.fullmatch(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj", parameter)
+    return tuple(f"blk.{found[1]}.ffn_{side}_exps.weight" for side in found[2].split("_")) if found else ()
+
+
+def is_router(name: str) -> bool:
+    """Whether a name in the file is that of what chooses experts, or weighs the one that all tokens meet."""
+    return ".ffn_gate_inp" in name
 
 
 def package() -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor
 from secateur.maths.grids import blocks
 from secateur.model.checkpoint import Entry
 from secateur.parts.gguf import meta, vocab
-from secateur.parts.gguf.names import ARCHS, ggml_names, heads_of, is_norm, package, turned_back
+from secateur.parts.gguf.names import ARCHS, expert_names, ggml_names, heads_of, is_norm, package, turned_back
 from secateur.types import DataError, ModelError, PlanError
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -77,6 +77,11 @@ class GgufModel:
     def tensors(self) -> dict[str, Entry]:
         """Entries as if they were stored in 16 bits where they are stored in fewer."""
         out = {}
+        for name, parts in self._stacks.items():
+            some = [self.stored[part] for part in parts]
+            shape = (some[0].shape[0], sum(one.shape[1] for one in some), some[0].shape[2])
+            kind = some[0].kind if {one.kind for one in some} <= {some[0].kind} & set(_FLOATS) else "F16"
+            out[name] = Entry(kind, shape, self.file, some[0].start, some[0].start + sum(one.bytes for one in some))
         for name, theirs in self._names.items():
             one = self.stored[theirs]
             shape = one.shape[::-1] if self._transposed(theirs) else one.shape
@@ -85,6 +90,9 @@ class GgufModel:
         return out
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        if name in self._stacks:
+            x = torch.cat([self._raw(part) for part in self._stacks[name]], 1)
+            return x if rows is None else x[rows[0] : rows[1]]
         theirs = self._names[name]
         x = self._raw(theirs)
         arch = ARCHS[self.config["model_type"]]
@@ -136,7 +144,17 @@ class GgufModel:
 
         parameters = skeleton(self).state_dict()  # type: ignore[arg-type]  # it asks for no more than there is here
         named = ggml_names(ARCHS[self.config["model_type"]], parameters, self.config_blocks)
-        return {name: theirs for name, theirs in named.items() if theirs in self.stored}
+        return {name: theirs for name, theirs in named.items() if theirs in self.stored and not expert_names(name)}
+
+    @cached_property
+    def _stacks(self) -> dict[str, tuple[str, ...]]:
+        """transformers' name of a stack of experts -> the file's, whose rows follow each other."""
+        from secateur.model.load import skeleton
+
+        if ARCHS[self.config["model_type"]].renormed is None:
+            return {}
+        parameters = skeleton(self).state_dict()  # type: ignore[arg-type]  # as above
+        return {name: names for name in parameters if (names := expert_names(name)) and names[0] in self.stored}
 
     @property
     def config_blocks(self) -> int:
