@@ -370,7 +370,7 @@ class Walk:
     def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
         """The matrices of loaded units on their grids, settled side by side (as many as fill a sweep: each needs its
         factors); those without a grid as they are."""
-        return {key: one for some in together(units, lambda unit: unit.size) for key, one in self._settled(some)}
+        return {key: one.cpu() for some in together(units, lambda unit: unit.size) for key, one in self._settled(some)}
 
     def _settled(self, units: Sequence[Unit]) -> Iterator[tuple[str, Coded]]:
         tasks: dict[str, Task] = {}

@@ -78,8 +78,10 @@ def cut(
     allocators.find(allocate)
     sides_of(round)
     kinds = needed(asked, edits_.asked(edits), is_vision(model))
+    clocked = "seconds" in asked.caps  # on the processor
+    device = "cpu" if clocked and device is None else device
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
-    case = timed(case) if "seconds" in asked.caps else case
+    case = timed(case) if clocked else case
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
     (chosen,) = plan(menu, [budget], allocate)

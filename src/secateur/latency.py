@@ -178,7 +178,7 @@ def measured(case: Any, folder: Path) -> float:
 def timed(case: Any) -> Any:
     """The case with a clock: its menus price seconds."""
     if case.device.type != "cpu":
-        raise BudgetError(f"seconds are measured on the processor, not on {case.device}", "leave --device out")
+        raise BudgetError(f"seconds are measured on the processor, not on {case.device}", "say --device cpu")
     return replace(case, clock=Latency(case))
 
 

@@ -34,7 +34,7 @@ EDITS = {"packed": Keep(), "torch-export": Rank(0.5, "int(bits=4, group=32)"), "
 @pytest.mark.parametrize("format", EDITS)
 def test_every_product_is_timed_once(patient, format):
     model, text, how = patient
-    case = timed(open_case(model, text, format, how["samples"], how["seq_len"], 0, None))
+    case = timed(open_case(model, text, format, how["samples"], how["seq_len"], 0, "cpu"))
     clock, edit = case.clock, EDITS[format]
     assert "seconds" in case.resources
     unit = next(unit for unit in case.units if unit.kind == "linear" and case.refuses(unit, edit) is None)

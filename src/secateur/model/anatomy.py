@@ -219,7 +219,7 @@ def _parameter(layer: _Layer) -> str:
 
 def _is_experts(module: Any) -> bool:
     """A stack of experts that keeps to transformers 5's contract for them (`use_experts_implementation`)."""
-    if not hasattr(module, "_apply_gate") or getattr(module, "has_post_expert_norm", True):
+    if not hasattr(module, "_apply_gate") or getattr(module, "has_post_expert_norm", False):
         return False
     first = getattr(module, "gate_up_proj" if module.has_gate else "up_proj", None)
     return all(isinstance(p, nn.Parameter) and p.dim() == 3 for p in (first, getattr(module, "down_proj", None)))

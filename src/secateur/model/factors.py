@@ -342,7 +342,7 @@ def _through_front(stream: Stream, tokens: Tensor, gradient: States, units: tupl
         for start in range(0, len(gradient), stream.batch):
             hidden = front(tokens[start : start + stream.batch])
             hidden.backward(gradient[start : start + stream.batch].to(hidden))
-    counts = torch.bincount(tokens.flatten(), minlength=max(m.rows for m in matrices)).float() + 0.5
+    counts = torch.bincount(tokens.flatten(), minlength=max(m.rows for m in matrices)).float().to(stream.device) + 0.5
     out = found.factors(tokens.numel())
     for matrix in matrices:
         if (gram := looked_up.get(matrix.key)) and gram.tokens:

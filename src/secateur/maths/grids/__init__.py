@@ -22,6 +22,10 @@ class Coded:
     values: Tensor
     tensors: dict[str, Tensor]
 
+    def cpu(self) -> Coded:
+        """The same where files are written from."""
+        return Coded(self.values.cpu(), {name: tensor.cpu() for name, tensor in self.tensors.items()})
+
 
 class Fitted(Protocol):
     """A grid with the scales of one matrix.

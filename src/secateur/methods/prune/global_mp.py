@@ -45,7 +45,7 @@ def quantiles(weights: Sequence[Tensor]) -> np.ndarray:
     """The sizes below which 0, 1, ..., 100% of some weights are."""
     sizes = torch.cat([w.float().abs().flatten() for w in weights]).sort().values
     at = torch.from_numpy(LEVELS) * (len(sizes) - 1)
-    return sizes[at.round().long()].double().numpy()
+    return sizes[at.round().long()].double().cpu().numpy()
 
 
 @dataclass(frozen=True)

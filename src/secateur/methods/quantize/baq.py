@@ -128,7 +128,7 @@ def gptq(w: Tensor, a: Tensor, counts: Tensor | float, damp: float = 0.01) -> tu
     values = feedback(w, grid, u)
     error = w - values
     own = 0.5 * d * (error + error @ u).square().sum(0)
-    return Rounded(values, counts, float(0.5 * ((error @ a.double()) * error).sum())), own.numpy()
+    return Rounded(values, counts, float(0.5 * ((error @ a.double()) * error).sum())), own.cpu().numpy()
 
 
 def baq_columns(w: Tensor, a: Tensor, bits: float, damp: float = 0.01) -> Rounded:
