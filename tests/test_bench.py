@@ -211,7 +211,6 @@ def test_a_bad_rival_is_a_row_that_says_so(wide, tmp_path, bits, content, then, 
     [
         ({"rivals": ["hqq"], "budgets": ["4 bits/weight"]}, "hqq is not installed"),
         ({"rivals": ["rtn"], "budgets": []}, "there is no budget"),
-        ({"rivals": ["rtn"], "over": "linear"}, "compared as a whole"),
     ],
 )
 def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
@@ -220,3 +219,30 @@ def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
     with pytest.raises(SecateurError, match=said):
         bench(model, str(folder / "text.txt"), contestants=["gptq"], out=folder / "no", **more)
     assert not (folder / "no").exists()
+
+
+def test_over_linear_everybody_leaves_embeddings_alone(wide):
+    """What people call a 4-bit model: the layers inside the blocks are counted, embeddings and head stay in 16 bits."""
+    from secateur.rivals import find
+    from secateur.versus import Field, meet
+
+    folder, model = wide
+    how = {"format": "compressed-tensors", **HOW, "seed": 0, "device": None}
+    rows = []
+
+    def score(*_):
+        raise SecateurError("not scored here")
+
+    for over, budget in (("all", 8.0), ("linear", 5.0)):
+        out = folder / "linear"
+        here = Field(model, str(folder / "text.txt"), None, out, how, score, lambda *_: None, 60.0, over)
+        rival = find("llama.cpp", {})[0]
+        meet(here, rival, ("q5_k_m", "q4_k_m"), {"bits_per_weight": budget}, f"{budget} bits/weight")
+        kept = sorted((out / "rivals").glob(f"*-{over}/llamacpp-*/run.json"))
+        rows.append({file.parent.name: json.loads(file.read_text()) for file in kept})
+    all_, linear = rows
+    assert set(linear) == {"llamacpp-q4_k_m+f16emb", "llamacpp-q5_k_m+f16emb"} and "llamacpp-q5_k_m" in all_
+    assert (
+        linear["llamacpp-q4_k_m+f16emb"]["bits_per_weight"] <= 5.0 < linear["llamacpp-q5_k_m+f16emb"]["bits_per_weight"]
+    )
+    assert linear["llamacpp-q5_k_m+f16emb"]["bytes"] > all_["llamacpp-q5_k_m"]["bytes"]

@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from secateur.measure import llamacpp
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = "# not run by the tests: "
+#: what runs in llama.cpp and nowhere else
+IN_LLAMA = ("secateur run out", "--rivals rtn:w8g32,llama.cpp")
 FAMILIES = runpy.run_path(str(ROOT / "tests" / "front_door" / "conftest.py"))
 
 
@@ -74,6 +78,8 @@ def run(line: str, monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=lambda page: page.stem)
 def test_commands_run_as_written(page, here, monkeypatch, capsys):
+    if llamacpp.folder() is None and any(word in line for line in to_run(page) for word in IN_LLAMA):
+        pytest.skip(f"no llama.cpp here: {llamacpp.GET}")
     for block in blocks(page, "yaml"):
         assert isinstance(yaml.safe_load(block), dict)
         (here / "recipe.yaml").write_text(block)

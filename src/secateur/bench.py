@@ -59,7 +59,7 @@ def bench(
     out, tell = Path(out), tell or (lambda *_: None)
     asked = [contestant(words) for words in contestants]
     met = [tools.find(words, tools.interpreters(rival_pythons)) for words in rivals]
-    _check(budgets, asked, met, beside, text, over)
+    _check(budgets, asked, met, beside, text)
     format = format or (met[0][0].format if met else usual_format(model))
     how = {"format": format, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
     menus = {
@@ -71,7 +71,7 @@ def bench(
     entries: list[Entry] = []
     try:
         with scorer(model, seed=seed, device=device, tell=tell) as score:
-            here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT)
+            here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT, over)
             for budget in budgets:
                 entries.extend(_ours(here, one, budget, menus) for one in asked)  # one by one: each is kept
                 for rival in (rival for rival, setting in met if setting is None):
@@ -112,7 +112,6 @@ def _check(
     met: Sequence[tuple[Any, str | None]],
     beside: Sequence[str],
     text: str | None,
-    over: str,
 ) -> None:
     """What cannot be is said before the long part."""
     for budget in budgets:
@@ -123,8 +122,6 @@ def _check(
         raise SecateurError("there is no budget", "give --budgets, or a rival with a setting, like llama.cpp:q4_k_m")
     if beside and text is None:
         raise SecateurError("files of others can only be measured on a text of its own", "give one with --text")
-    if met and over != "all":
-        raise SecateurError("rivals' files are compared as a whole", "leave out --over linear")
     for rival, _ in met:
         if rival.version() is None:
             raise SecateurError(f"{rival.name} is not installed for {rival.python}", rival.get())

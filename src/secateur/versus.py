@@ -58,6 +58,7 @@ class Field:
     score: Any
     tell: Any
     limit: float
+    over: str = "all"
 
     @cached_property
     def case(self) -> Any:
@@ -112,6 +113,8 @@ def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, 
     if len(settings) == 1:
         row |= {"contestant": f"{rival.name} {settings[0]}", "setting": settings[0]}
     try:
+        if here.over == "linear":  # embeddings and head stay as they are, theirs as ours
+            settings = [rival.linear(setting) for setting in settings]
         if other := set(caps) - set(SIZES):
             raise RivalError(f"it is asked for sizes, and knows nothing of {', '.join(sorted(other))}")
         setting, told = largest(here, rival, settings, caps)
@@ -156,14 +159,14 @@ def largest(
     if not caps:
         return settings[0], _made(here, rival, settings[0])
     guesses = {setting: _guess(here, rival, setting) for setting in settings}
-    ordered = sorted(settings, key=lambda setting: -guesses[setting])
+    ordered = sorted(settings, key=lambda setting: -guesses[setting]["bytes"])
     if rival.quick:
         at = bisect_left(ordered, True, key=lambda setting: _fits(_made(here, rival, setting), caps))
     else:
-        room = min(caps.get("bytes", math.inf), caps.get("bits_per_weight", math.inf) * _weights(here) / 8)
-        at = next((at for at, setting in enumerate(ordered) if guesses[setting] <= room), len(ordered))
+        at = next((at for at, setting in enumerate(ordered) if _fits(guesses[setting], caps)), len(ordered))
         if at == len(ordered):
-            raise RivalError(f"even its smallest setting, {ordered[-1]}, takes about {guesses[ordered[-1]]:,.0f} bytes")
+            least = guesses[ordered[-1]]["bytes"]
+            raise RivalError(f"even its smallest setting, {ordered[-1]}, takes about {least:,.0f} bytes")
         while at < len(ordered) and not _fits(_made(here, rival, ordered[at]), caps):
             at += 1
     if at == len(ordered):
@@ -176,25 +179,33 @@ def _fits(told: Mapping[str, Any], caps: Mapping[str, float]) -> bool:
     return all(told[name] <= cap for name, cap in caps.items())
 
 
-def _weights(here: Field) -> int:
-    return sum(entry.size for entry in here.case.checkpoint.tensors.values())
-
-
-def _guess(here: Field, rival: Rival, setting: str) -> float:
+def _guess(here: Field, rival: Rival, setting: str) -> dict[str, float]:
+    """About what a setting's file will take, as `_sizes` tells it of a file."""
     units, stored = here.case.stream.anatomy.units, here.case.checkpoint.tensors
-    matrices = [(m.rows, m.cols, unit.block is not None) for unit in units for m in unit.matrices]
+    inside = [(m.rows, m.cols, True) for unit in units if unit.block is not None for m in unit.matrices]
+    outside = [(m.rows, m.cols, False) for unit in units if unit.block is None for m in unit.matrices]
     cut = {m.tensor for unit in units for m in unit.matrices}
-    return rival.payload(setting, matrices, sum(one.bytes for name, one in stored.items() if name not in cut))
+    rest = sum(one.bytes for name, one in stored.items() if name not in cut)
+    whole, counted = rival.payload(setting, inside + outside, rest), rival.payload(setting, inside, 0)
+    return {"bytes": whole, "bits_per_weight": 8 * (counted if here.over == "linear" else whole) / _weights(here)}
+
+
+def _weights(here: Field) -> int:
+    from secateur.price import weights
+
+    return weights(here.case, here.over)
 
 
 def _job(here: Field) -> dict[str, Any]:
     """What a rival's file depends on beside its setting."""
-    return {"fingerprint": here.case.checkpoint.fingerprint, "windows": here.case.stream.digest(here.case.calib)}
+    windows = here.case.stream.digest(here.case.calib)
+    return {"fingerprint": here.case.checkpoint.fingerprint, "windows": windows, "over": here.over}
 
 
 def _folder(here: Field, rival: Rival, setting: str) -> Path:
     job = _job(here)
-    return here.out / "rivals" / f"{job['fingerprint'][:8]}-{job['windows'][:8]}" / f"{rival.file.stem}-{setting}"
+    of = f"{job['fingerprint'][:8]}-{job['windows'][:8]}-{here.over}"
+    return here.out / "rivals" / of / f"{rival.file.stem}-{setting}"
 
 
 def _made(here: Field, rival: Rival, setting: str, again: bool = False) -> dict[str, Any]:
@@ -218,21 +229,28 @@ def _made(here: Field, rival: Rival, setting: str, again: bool = False) -> dict[
     place, device = here.case.checkpoint.folder, str(here.case.device)
     seed = here.how["seed"]
     told = run(rival, setting, folder, model=place, tokens=tokens, device=device, seed=seed, limit=here.limit)
-    told |= _sizes(folder / "packed", _weights(here))
+    told |= _sizes(here, folder / "packed")
     write_text(file, json.dumps(told) + "\n")
     here.tell(f"{rival.name} {setting}", 1, 1)
     return told
 
 
-def _sizes(packed: Path, weights: int) -> dict[str, Any]:
-    """Bytes of the files that hold tensors, and bits of the tensors alone over the weights of the uncut network."""
+def _sizes(here: Field, packed: Path) -> dict[str, Any]:
+    """Bytes of the files that hold tensors, and bits of the tensors alone over the weights of the uncut network; with
+    `--over linear` both only of the layers inside the blocks."""
     from secateur.model.checkpoint import open_tensors
     from secateur.parts.gguf.read import is_gguf, open_gguf
 
     if is_gguf(packed):
         found = open_gguf(packed)
-        return {"bytes": found.file.stat().st_size, "bits_per_weight": 8 * found.bytes / weights}
-    entries = open_tensors(packed).values()
-    files = {entry.file for entry in entries}
-    payload = sum(entry.bytes for entry in entries)
-    return {"bytes": sum(f.stat().st_size for f in files), "bits_per_weight": 8 * payload / weights}
+        size, tensors = found.file.stat().st_size, {name: one.bytes for name, one in found.stored.items()}
+        counted = {name for name, one in found.stored.items() if name.startswith("blk.") and len(one.shape) > 1}
+    else:
+        entries = open_tensors(packed)
+        size = sum(file.stat().st_size for file in {entry.file for entry in entries.values()})
+        tensors = {name: entry.bytes for name, entry in entries.items()}
+        units = (unit for unit in here.case.stream.anatomy.units if unit.block is not None)
+        layers = {m.tensor.removesuffix(".weight") for unit in units for m in unit.matrices}
+        counted = {name for name in tensors if name.rpartition(".")[0] in layers and not name.endswith(".bias")}
+    payload = sum(n for name, n in tensors.items() if here.over == "all" or name in counted)
+    return {"bytes": size, "bits_per_weight": 8 * payload / _weights(here)}

@@ -102,6 +102,10 @@ class Rival:
     def bits(self, setting: str, rows: int, cols: int) -> float:
         return self.own.bits(setting, rows, cols)
 
+    def linear(self, setting: str) -> str:
+        """The setting that leaves embeddings and head in 16 bits, where others do not."""
+        return getattr(self.own, "linear", lambda setting: setting)(setting)
+
     def payload(self, setting: str, matrices: Sequence[tuple[int, int, bool]], rest: float) -> float:
         """About how many bytes of tensors its file will hold: `matrices` are rows, columns and whether they lie inside
         the blocks; `rest` is what else the model holds. What lies outside stays at 16 bits with most of them."""

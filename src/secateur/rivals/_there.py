@@ -138,7 +138,8 @@ def module_at(path: Path) -> Any:
 def main(file: str) -> None:
     told: dict[str, Any] = json.loads(Path(file).read_text())
     paths = {field.name for field in fields(Job) if field.type == "Path"}
-    job = Job(**{name: Path(value) if name in paths else value for name, value in told.items()})
+    told |= {name: Path(told[name]) for name in paths}
+    job = Job(**told)
     shutil.rmtree(job.out, ignore_errors=True)
     job.packed.mkdir(parents=True)
     job.scratch.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 NAME = "llama.cpp"
@@ -19,12 +20,19 @@ MIXES = {
     "iq1_m": (31, 1.8),
 }  # fmt: skip
 SETTINGS = tuple(MIXES)
-SHAPE = "(" + "|".join(MIXES) + r")(\+f16emb)?"
+#: leaves embeddings and head in 16 bits
+APART = "+f16emb"
+SHAPE = f"({'|'.join(MIXES)})({re.escape(APART)})?"
 
 
 def bits(setting: str, rows: int, cols: int) -> float:
     """About how many: which layers get more is llama.cpp's own business."""
     return MIXES[setting.partition("+")[0]][1]
+
+
+def linear(setting: str) -> str:
+    """Its mixes take embeddings and head with them, unless they are told not to."""
+    return setting if setting.endswith(APART) else setting + APART
 
 
 def version() -> str | None:
