@@ -40,12 +40,15 @@ from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
+from secateur.parts.edits.trunks import ROW, left_of
 from secateur.parts.experts import Fewer
 from secateur.parts.knives import OfExperts
 from secateur.parts.left import count, narrowed, removal, stays, vector_stays
 from secateur.parts.menus import check_model, load_menu, load_plan
+from secateur.parts.trunk import stay, vector
 from secateur.price import spent
 from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
+from secateur.trunk import at_widths, layers_of
 from secateur.types import Edit, Matrix, Plan, PlanError, SecateurError, Unit
 
 #: KL and rise of the loss of every window (every example) held back: what paired comparisons of two cuts need
@@ -99,8 +102,9 @@ def carry_out(
         raise SecateurError(f"{out} is the model itself", "give another folder with -o")
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
     edits = _edits(case, plan)
+    case = at_widths(case, left_of(case.trunks, plan.edits)) if case.trunks else case
     told = {
-        "edits": {name: text(edit) for name, edit in edits.items()},
+        "edits": {name: text(edit) for name, edit in (plan.edits if case.trunks else edits).items()},
         "fingerprint": case.checkpoint.fingerprint,
         "format": case.format.name,
         "held": case.stream.digest(case.held),
@@ -137,7 +141,7 @@ def sides_of(round: str) -> int:
 def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
     """The plan's edits for this network's units; every row of its menu must be named and every edit possible."""
     missing = [name for name in case.rows if name not in plan.edits]
-    strange = sorted(set(plan.edits) - set(case.rows))
+    strange = sorted(set(plan.edits) - set(case.rows) - ({ROW} if case.trunks else set()))
     if missing or strange:
         what = f"it does not name `{missing[0]}`" if missing else f"it names `{strange[0]}`, which is not in the model"
         raise PlanError(f"this plan does not fit {case.checkpoint.folder}: {what}", "plan again from this model's menu")
@@ -149,8 +153,8 @@ def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
 
 def _still(case: Case, plan: Plan) -> frozenset[str]:
     """Modules of the units that the user wants as they are: they are not even fitted to what others have lost."""
-    rows = (one["unit"] for one in plan.about.get("skipped", ()) if one["reason"].startswith("kept by --keep"))
-    return frozenset(place(m).module for row in rows for unit in case.rows.get(row, ()) for m in unit.matrices)
+    rows = [one["unit"] for one in plan.about.get("skipped", ()) if one["reason"].startswith("kept by --keep")]
+    return frozenset(layers_of(case, rows))
 
 
 def _statistics_of(plan: Plan, menu: Path | None) -> Path | None:
@@ -211,6 +215,7 @@ class Walk:
     still: frozenset[str] = frozenset()  # modules that are left alone
     found: Found = field(default_factory=Found)
     kept: dict[str, Tensor] = field(default_factory=dict)  # channels that stay, by unit
+    along: dict[str, Tensor] = field(default_factory=dict)  # and by trunk, in their order
     fewer: dict[str, Fewer] = field(default_factory=dict)  # what experts become, by unit
     room: ExitStack = field(default_factory=ExitStack)  # layers of experts that are small until their block is left
 
@@ -284,19 +289,23 @@ class Walk:
 
     def _narrow(self, tell: Tell) -> None:
         """Take channels of an image model away where the plan says so, and keep what that renews in the rest of it."""
-        if not self.case.groups or not any(isinstance(edit, Channels) for edit in self.edits.values()):
+        case = self.case
+        fewer = any(isinstance(edit, Channels) for edit in self.edits.values()) or case.widths
+        if not case.groups or not fewer:
             return
         tell("narrowing", 0, 1)
-        case = self.case
-        factors = {key: f for unit in case.units if unit.kind == "channels" for key, f in self.factors(unit).items()}
-        self.kept = Groups(case, factors).take(self.edits, self.still)
+        known = [unit for unit in case.units if unit.kind == "channels" or case.widths]
+        factors = {key: f for unit in known for key, f in self.factors(unit).items()}
+        self.kept, self.along = Groups(case, factors).take(self.edits, self.still, case.widths)
         state = case.stream.network.state_dict()
-        Parts(self.work).save("renewed", {name: state[name].cpu().contiguous() for name in case.rest})
+        stay = {name: vector(name, state[name], case.trunks, self.along) for name in case.rest}
+        Parts(self.work).save("renewed", {name: value.cpu().contiguous() for name, value in stay.items()})
         tell("narrowing", 1, 1)
 
     def _fewer(self, unit: Unit) -> bool:
         """Whether a unit is to lose channels, heads or experts."""
-        return unit.kind == "channels" or isinstance(self.edits[unit.name], Channels | Heads | Experts)
+        narrow = unit.kind == "channels" or bool(self.case.widths)
+        return narrow or isinstance(self.edits[unit.name], Channels | Heads | Experts)
 
     def _choose(self, units: Sequence[Unit]) -> None:
         """Which channels, KV heads and experts stay, of a loaded block's parts that are to lose some."""
@@ -326,7 +335,7 @@ class Walk:
         coded, dtype = self._rounded(units), self.case.dtype_of
         self._make_room(units)
         for unit in units:
-            left, edit = narrowed(unit, self.edits[unit.name])
+            left, edit = self.case.left(unit, self.edits[unit.name])
             if not left.matrices:
                 self._drop(unit)
                 Parts(self.work / "parts").save(str(self.case.units.index(unit)), {})
@@ -426,15 +435,18 @@ class Walk:
 
     def _spread(self, unit: Unit, matrix: Matrix, values: Tensor) -> Tensor:
         """Values of what stays of a matrix in the shape that it had, zeros elsewhere."""
-        if unit.name not in self.kept:
-            return values
         rows, cols = self._stay(unit, matrix)
+        if isinstance(rows, slice) and isinstance(cols, slice):
+            return values
         full = values.new_zeros(matrix.rows, matrix.cols)
-        full[rows[:, None], cols] = values
+        some = full[rows]
+        some[:, cols] = values
+        full[rows] = some
         return full
 
     def _stay(self, unit: Unit, matrix: Matrix) -> tuple[Any, Any]:
         """Rows and columns of a matrix that stay: all, where no channel goes."""
-        if unit.name not in self.kept:
-            return slice(None), slice(None)
-        return stays(unit, matrix, self.kept[unit.name])
+        mine = unit.name in self.kept
+        rows, cols = stays(unit, matrix, self.kept[unit.name]) if mine else (slice(None), slice(None))
+        others = stay(matrix, self.case.trunks, self.along)
+        return (rows if others[0] is None else others[0]), (cols if others[1] is None else others[1])

@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from secateur.model.pictures import parted, read_pictures
 from secateur.model.sides import with_blocks, with_sides
 from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
+from secateur.model.trunk import Trunk
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
 from secateur.parts.edits.channels import Channels
@@ -40,6 +41,7 @@ from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import Shaping, count, is_bias, narrowed
 from secateur.parts.reading import open_uncut, tokenizer_of
+from secateur.parts.trunk import length, thinned
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import Edit, ExportError, Matrix, ModelError, SecateurError, Unit
 
@@ -68,6 +70,7 @@ class Case:
     kinds: tuple[str, ...] = (edits_.BITS,)  # of edits, that menus are to offer
     apart: bool = False  # every unit is a row of the menu, also where two can lose their shape together
     clock: Any = None  # a `Latency`, where seconds are to be priced
+    widths: Mapping[str, int] = field(default_factory=dict)  # channels left of an image model's trunks
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -107,6 +110,16 @@ class Case:
         return {joined(units).name: tuple(units) for units in found.values()}
 
     @property
+    def rest_layout(self) -> dict[str, Layout]:
+        """What `rest` is: types and shapes, as they will be."""
+        out: dict[str, Layout] = {}
+        for name in self.rest:
+            one = self.checkpoint.tensors[name]
+            first = (length(name, one.shape[0], self.trunks, self.widths),) if one.shape else ()
+            out[name] = one.dtype, (*first, *one.shape[1:])
+        return out
+
+    @property
     def shaped(self) -> bool:
         """Whether attentions and MLPs of a language model may get smaller."""
         return any(unit.side is not None for unit in self.units)
@@ -124,18 +137,28 @@ class Case:
         """Coupled layers of an image model whose channels can go."""
         return getattr(self.stream, "groups", {})
 
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """Channels of an image model that several layers share, and that can go."""
+        return getattr(self.stream, "trunks", ())
+
+    def left(self, unit: Unit, edit: Edit) -> tuple[Unit, Edit]:
+        """The unit with the matrices that stay, and the edit that is theirs."""
+        left, inner = narrowed(unit, edit)
+        return thinned(left, self.trunks, self.widths), inner
+
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
         if why := _misfit(unit, edit) or _unfit(unit, edit):
             return why
-        left, inner = narrowed(unit, edit)
+        left, inner = self.left(unit, edit)
         if not left.matrices:
             return getattr(self.format, "keeps", lambda unit: None)(unit)
         return (inner is not edit and _unfit(left, inner)) or self.format.refuses(left, inner)
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
         """Every tensor that the file will hold for this unit."""
-        left, inner = narrowed(unit, edit)
+        left, inner = self.left(unit, edit)
         if not left.matrices:
             return {}
         out = self.format.layout(left, inner, self.dtype_of(unit, edit))
@@ -148,7 +171,7 @@ class Case:
 
     def flops(self, unit: Unit, edit: Edit) -> int:
         """What a unit computes for one token, or for one example of an image model."""
-        left, inner = narrowed(unit, edit)
+        left, inner = self.left(unit, edit)
         own = None if getattr(self.format, "dense", False) else getattr(inner, "flops", None)
         pairs = zip(unit.matrices, left.matrices, strict=False)  # nothing is left of what is gone
         whole = left if unit.kind == "experts" else unit  # a token meets as many of few experts as of many

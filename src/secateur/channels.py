@@ -20,11 +20,13 @@ from secateur.case import Case, Tell
 from secateur.maths.channels import Moments, Removal
 from secateur.measure.compare import Comparison, sums
 from secateur.model.factors import Factors
+from secateur.model.matrix import place
 from secateur.parts.correction import Correction
 from secateur.parts.damage import Row
 from secateur.parts.edits.channels import Channels
 from secateur.parts.left import narrowed
-from secateur.parts.narrow import Fewer, alone, moments, removal, together
+from secateur.parts.narrow import Fewer, Thinner, alone, met, moments, removal, thinning, together
+from secateur.parts.trunk import chosen
 from secateur.types import Edit, Unit
 
 #: shares at which every group is measured by itself, and all groups together
@@ -62,6 +64,21 @@ class Groups:
             for unit in self.units
         }
 
+    @cached_property
+    def thinnings(self) -> dict[str, Removal]:
+        """The order in which the channels of each trunk go."""
+        network, trunks = self.case.stream.network, self.case.trunks
+        paths = [path for trunk in trunks for path in trunk.takers]
+        seen, key = met(network, paths, self.inputs), {}
+        for unit in self.case.units:
+            key |= {place(m).module: m.key for m in unit.matrices}
+        g = {path: self.factors[key[path]].g for path in paths}
+        return {trunk.name: thinning(network, trunk, seen, g) for trunk in trunks}
+
+    def along(self, widths: Mapping[str, int]) -> dict[str, Tensor]:
+        """Channels that stay of each trunk, in their order, when so many do; nothing where all do."""
+        return chosen(self.case.trunks, self.thinnings, widths) if widths else {}
+
     def fewer(self, unit: Unit, edit: Channels) -> Fewer:
         """A group and the channels that an edit leaves of it."""
         kept = self.removals[unit.name].kept(edit.left(unit.matrices[0].rows))
@@ -84,37 +101,45 @@ class Groups:
 
     def probes(self, tell: Tell) -> dict[float, Comparison]:
         """All groups at one share each, fitted one after the other, against the network as it is."""
-        found, plain = {}, self._plain
+        found, plain = {}, self.plain
         for at, keep in enumerate(TOGETHER):
             tell("channels together", at, len(TOGETHER))
             with self.case.stream.loaded():
                 self.take(dict.fromkeys((unit.name for unit in self.units), Channels(keep)))
-                found[keep] = self._compared(plain)
+                found[keep] = self.compared(plain)
         tell("channels together", len(TOGETHER), len(TOGETHER))
         return found
 
-    def take(self, edits: Mapping[str, Edit], keep: Collection[str] = ()) -> dict[str, Tensor]:
-        """Take channels away as the edits say, in the loaded network; those that stay, by unit. Layers in `keep` are
-        not fitted anew."""
-        taken = [(unit, edits[unit.name]) for unit in self.units]
+    def take(
+        self,
+        edits: Mapping[str, Edit],
+        keep: Collection[str] = (),
+        widths: Mapping[str, int] | None = None,
+        examples: int = SEEN,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take channels away as the edits say, and of trunks all but `widths`, in the loaded network; those that stay,
+        by unit and by trunk. Layers in `keep` are not fitted anew, others to so many `examples`."""
+        along = self.along(widths or {})
+        thinner = [Thinner(trunk, along[trunk.name]) for trunk in self.case.trunks if trunk.name in along]
+        taken = [(unit, edits[unit.name]) for unit in self.units if unit.name in edits]
         fewer = [self.fewer(unit, edit) for unit, edit in taken if isinstance(edit, Channels)]
-        together(self.case.stream.network, fewer, self.inputs, keep)
-        return {one.unit.name: one.kept for one in fewer}
+        together(self.case.stream.network, fewer, self.inputs[:examples], keep, thinner)
+        return {one.unit.name: one.kept for one in fewer}, along
 
     def _curve(self, unit: Unit) -> Correction:
         """Second order against what is measured, for one group by itself."""
         points: list[tuple[float, float]] = []
         for keep in ALONE:
-            fewer, plain = self.fewer(unit, Channels(keep)), self._plain
+            fewer, plain = self.fewer(unit, Channels(keep)), self.plain
             with self.case.stream.loaded():
                 alone(self.case.stream.network, fewer, self.seen[unit.name])
-                kl = self._compared(plain).kl
+                kl = self.compared(plain).kl
             x = self.removals[unit.name].left(len(fewer.kept))
             if x > 0 and kl > 0 and (not points or (x > points[-1][0] and kl > points[-1][1])):
                 points.append((x, kl))
         return Correction(tuple(x for x, _ in points), tuple(y for _, y in points))
 
-    def _compared(self, plain: Tensor) -> Comparison:
+    def compared(self, plain: Tensor) -> Comparison:
         """The network as it is now against its logits as it was, on the examples for correction."""
         check, out = self.case.check[:MEASURED], Comparison()
         out.add(sums(self._logits(), check.labels[:, None], plain), 1)
@@ -129,5 +154,5 @@ class Groups:
         return self.case.stream.embed(self.case.check[:MEASURED])
 
     @cached_property
-    def _plain(self) -> Tensor:
+    def plain(self) -> Tensor:
         return self._logits()

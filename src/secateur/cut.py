@@ -20,7 +20,7 @@ from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
 from secateur.price import check, needed
 from secateur.survey import corrected, survey, take_up
-from secateur.types import Allocator, Budget, Menu, Plan
+from secateur.types import Allocator, Budget, BudgetError, Menu, Plan
 
 if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
@@ -37,7 +37,7 @@ def plan(menu: Menu | str | Path, budgets: Sequence[str], allocate: str = "lagra
 
 def _planned(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
     """A plan with its damage corrected, and its caps in absolute numbers, for the whole file."""
-    plan = corrected(menu, choose(menu, budget))
+    plan = corrected(menu, _best(menu, budget, choose))
     return replace(plan, about={**plan.about, "caps": caps_of(menu, budget)})
 
 
@@ -47,6 +47,21 @@ def caps_of(menu: Menu, budget: Budget) -> dict[str, float]:
     if "payload" in caps:
         caps["bits_per_weight"] = 8 * caps.pop("payload") / menu.weights
     return caps | dict(budget.caps)
+
+
+def _best(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
+    """The plan of least damage on the menu and on its narrower ones, its floor that of them all."""
+    if not menu.narrower:
+        return choose(menu, budget)
+    found: list[Plan] = []
+    for one in (menu, *menu.narrower):
+        try:
+            found.append(choose(one, budget.fixed_by(menu)))
+        except BudgetError:
+            if one is menu.narrower[-1] and not found:
+                raise
+    best = min(found, key=lambda plan: plan.damage)
+    return replace(best, bound=min(plan.bound for plan in found))
 
 
 def cut(

@@ -18,7 +18,8 @@ from secateur.model.load import SMALLER, config_of
 from secateur.model.whole import Whole
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
-from secateur.parts.left import narrowed, told
+from secateur.parts.edits.trunks import ROW
+from secateur.parts.left import told
 from secateur.types import Edit, ExportError, Plan
 
 #: bytes of float32 weights up to which the runtime loads an export whole; above, a few blocks at a time
@@ -40,7 +41,7 @@ def finish(
     if Parts(work).has("renewed"):
         rest |= {name: value.to(rest[name].dtype) for name, value in Parts(work).load("renewed").items()}
     parts.save("rest", disk.encode_rest(rest))
-    left = {unit.name: narrowed(unit, edits[unit.name]) for unit in case.units}
+    left = {unit.name: case.left(unit, edits[unit.name]) for unit in case.units}
     units, inner = tuple(unit for unit, _ in left.values()), {name: edit for name, (_, edit) in left.items()}
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
@@ -117,5 +118,6 @@ def summary(
         "skipped": skipped,
         "bad_rows": list(bad_rows),
         "export": dict(exported),
-        "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()},
+        "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()}
+        | {row: text(edit) for row, edit in plan.edits.items() if row == ROW},
     }

@@ -29,7 +29,6 @@ from secateur.model.whole import Whole
 from secateur.parts import reading
 from secateur.parts.edits import text
 from secateur.parts.edits.keep import Keep
-from secateur.parts.left import narrowed
 from secateur.types import BudgetError, Edit, Matrix, Unit
 
 #: formats whose runtime has no clock here: to time torch in its place would be no answer
@@ -70,7 +69,7 @@ class Latency:
 
     def seconds(self, unit: Unit, edit: Edit) -> float:
         """What all products of a unit take."""
-        left, inner = narrowed(unit, edit)
+        left, inner = self.case.left(unit, edit)
         pairs = zip(unit.matrices, left.matrices, strict=False)  # nothing is left of what is gone
         return math.fsum(self._product(unit, whole, one, inner) for whole, one in pairs)
 

@@ -53,8 +53,8 @@ def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, float]:
 
 def fixed(case: Case, over: str) -> dict[str, float]:
     """What the rest of the file takes, whatever the plan."""
-    disk, entries = case.format.disk, {name: case.checkpoint.tensors[name] for name in case.rest}
-    rest = disk.layout_rest({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
+    disk = case.format.disk
+    rest = disk.layout_rest(case.rest_layout)
     stored = sum(disk.tensor_bytes(name, one) for name, one in rest.items())
     payload = sum(layout_bytes(one) for one in rest.values()) if over == "all" else 0
     more = {}

@@ -45,6 +45,7 @@ from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
 from secateur.price import fixed, price, weights
 from secateur.shapes import measure
+from secateur.trunk import layers_of, with_trunks
 from secateur.types import Edit, Matrix, Menu, Plan, Unit
 
 
@@ -107,13 +108,17 @@ def take_up(
             return found, True
     work, begun = work_folder(folder, resume, {"job": job})
     rows = _rows(case, menu, can, rule, work, how["seed"], tell)
-    correction = _with_channels(case, menu, can, rows, work, tell) if case.groups else _correct(case, rows, work, tell)
+    groups = _groups(case, work) if case.groups else None
+    correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, rows, work, tell)
     told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))
     if whole.shaped:
         made = _shaped(whole, Singles.of(case, menu, can, rows, skipped), correction, told, work, tell)
     else:
         made = _menu(case, menu, can, rows, correction, told)
     made = replace(made, notes=notes(whole, _factors_of(case, work)))
+    if groups and case.trunks:
+        kept = [one["unit"] for one in skipped if one["reason"].startswith("kept by --keep")]
+        made = with_trunks(made, groups, layers_of(case, kept), correction, tell)
     save_menu(made, folder)
     _tidy(work)
     return made, begun
@@ -187,17 +192,17 @@ def _grids(offered: Mapping[str, Sequence[Edit | None]]) -> dict[str, list[Edit 
     return {name: [None if isinstance(edit, Channels) else edit for edit in edits] for name, edits in offered.items()}
 
 
+def _groups(case: Case, work: Path) -> Groups:
+    """The coupled channels of an image model, with the factors that lie in the work folder."""
+    known = [stored_factors(work, at, unit) or {} for at, unit in enumerate(case.units)]
+    return Groups(case, {key: one for found in known for key, one in found.items()})
+
+
 def _with_channels(
-    case: Case,
-    menu: tuple[Edit, ...],
-    can: list[list[bool]],
-    rows: dict[str, damages.Row],
-    work: Path,
-    tell: Tell,
+    groups: Groups, menu: tuple[Edit, ...], can: list[list[bool]], rows: dict[str, damages.Row], tell: Tell
 ) -> Correction:
     """Fill in what fewer channels damage, in place; the correction is that of all groups with fewer channels."""
-    known = [stored_factors(work, at, unit) or {} for at, unit in enumerate(case.units)]
-    groups = Groups(case, {key: one for found in known for key, one in found.items()})
+    case = groups.case
     offered = dict(zip((unit.name for unit in case.row_units()), can, strict=True))
     for at, unit in enumerate(groups.units):
         tell("channels", at, len(groups.units))

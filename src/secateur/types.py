@@ -144,6 +144,18 @@ class Menu:
     weights: int
     notes: Mapping[str, np.ndarray] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)  # model fingerprint, format, scope, correction, samples ...
+    #: the same rows and edits for the same network with fewer channels in its trunks, which all prices hang on
+    narrower: tuple[Menu, ...] = ()
+
+    def that_offers(self, chosen: Mapping[str, Edit]) -> Menu:
+        """Of this menu and the narrower ones the one on which these edits can be had; itself where none is."""
+        at = {edit: e for e, edit in reversed(list(enumerate(self.edits)))}
+        places = [at.get(chosen[unit.name]) for unit in self.units if unit.name in chosen]
+        rows = [u for u, unit in enumerate(self.units) if unit.name in chosen]
+        for menu in (self, *self.narrower):
+            if all(e is not None and np.isfinite(menu.damage[u, e]) for u, e in zip(rows, places, strict=True)):
+                return menu
+        return self
 
 
 #: how a resource is written by people, and the factor to the menu's unit
@@ -251,6 +263,15 @@ class Budget:
             cost = np.where(np.isfinite(menu.cost[name]), menu.cost[name], -np.inf)
             cap(name, value * (cost.max(1).sum() + menu.fixed.get(name, 0.0)))
         return out
+
+    def fixed_by(self, menu: Menu) -> Budget:
+        """The same with shares as the amounts that they are of this menu's uncut network; for its narrower menus."""
+        if not self.share:
+            return self
+        amounts = {name: cap + menu.fixed.get(name, 0.0) for name, cap in self.absolute(menu).items()}
+        if "payload" in amounts:
+            amounts["bits_per_weight"] = 8 * amounts.pop("payload") / menu.weights
+        return Budget(amounts | {name: cap for name, cap in self.caps.items() if name not in self.share}, {}, self.text)
 
 
 @dataclass(frozen=True)

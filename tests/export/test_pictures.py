@@ -88,3 +88,17 @@ def test_ranges_by_hand():
     assert zero in (127, 128) and scale == pytest.approx(2 / 255, rel=1e-3)
     crowd = np.concatenate([np.linspace(0, 1, 100_000), [1.5]]).astype(np.float32)
     assert fitted(crowd)[0] * 255 < 1.4  # one number far out does not set the range
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "packed"])
+def test_fewer_channels_in_every_format(small, tmp_path, form):
+    """Blocks and trunks with fewer channels, shortcuts of empty ones among them: the runtime's logits are ours."""
+    model, data = map(str, small)
+    result = cut(model, data, "40% flops", out=tmp_path, format=form, samples=60)
+    told = result["export"]
+    assert result["edits"]["trunks"].startswith("trunks(") and result["spent"]["flops"] <= result["budget"]["flops"]
+    assert told["bytes_priced"] == result["spent"]["bytes"]
+    assert told.get("logit_error_exact", told["logit_error"]) < 1e-3
+    if form == "onnx":
+        x = open_vision(model).prepare(read_pictures(data).x[:4])
+        assert session(tmp_path / FILE).run(None, {"images": x.numpy()})[0].shape == (4, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from secateur.cut import apply, cut, inspect, plan, survey
 from secateur.measure import measure
-from secateur.parts.menus import load_menu, save_plan
+from secateur.parts.edits import parse
+from secateur.parts.menus import load_menu, load_plan, save_plan
 from secateur.parts.vision import open_vision
-from secateur.types import BudgetError, DataError, ExportError, ModelError, SecateurError
+from secateur.types import BudgetError, DataError, ExportError, ModelError, PlanError, SecateurError
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +245,80 @@ def test_a_small_transformer_from_a_function(tmp_path, monkeypatch):
         measure([str(tmp_path / "out")], "data.npz")
     narrower = cut("own_network:attention", "data.npz", "95% flops", out=tmp_path / "narrow", samples=100)
     assert narrower["edits"]["up"].startswith("channels")
+
+
+# --------------------------------------------------------------------------------------------- trunks of a stage
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    """A residual network of two blocks a stage, random weights, whose trunks hold doubles, and pictures that it
+    labels itself: channels of the trunks are the cheapest to lose."""
+    place = tmp_path_factory.mktemp("residual")
+    draw = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def layer(conv: str, norm: str, rows: int, cols: int, doubled: bool) -> None:
+        weight = torch.randn(rows, cols, 3, 3, generator=draw) / (9 * cols) ** 0.5
+        parts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        tensors[f"{conv}.weight"] = weight
+        tensors.update({f"{norm}.{p}": torch.randn(rows, generator=draw) * 0.2 + around for p, around in parts.items()})
+        tensors[f"{norm}.running_var"].abs_()
+        for name in (f"{conv}.weight", *(f"{norm}.{part}" for part in parts)) if doubled else ():
+            tensors[name][rows // 2 :] = tensors[name][: rows // 2]
+
+    layer("conv1", "bn1", 8, 3, True)
+    for stage, (cols, rows) in enumerate(((8, 8), (8, 8), (8, 8)), 1):
+        for block in (0, 1):
+            layer(f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.bn1", 6, cols if block == 0 else rows, False)
+            layer(f"layer{stage}.{block}.conv2", f"layer{stage}.{block}.bn2", rows, 6, True)
+    tensors |= {"linear.weight": torch.randn(10, 8, generator=draw), "linear.bias": torch.randn(10, generator=draw)}
+    save_file(tensors, place / "resnet14.safetensors")
+    images = torch.randint(0, 256, (160, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    seen = open_vision(place / "resnet14.safetensors")
+    with torch.no_grad():
+        labels = seen.network(seen.prepare(images)).argmax(1)
+    np.savez(place / "data.npz", images=images.numpy(), labels=labels.numpy())
+    return str(place / "resnet14.safetensors"), str(place / "data.npz")
+
+
+@pytest.fixture(scope="module")
+def thin(residual, tmp_path_factory):
+    out = tmp_path_factory.mktemp("thin") / "out"
+    return out, cut(*residual, "45% flops", out=out, format="safetensors", samples=80)
+
+
+def test_trunks_are_cut_where_that_pays(thin, residual):
+    out, result = thin
+    assert result["edits"]["trunks"].startswith("trunks(")
+    assert result["spent"]["flops"] <= result["budget"]["flops"]
+    assert result["spent"]["bytes"] == (out / "model.safetensors").stat().st_size
+    tensors = load_file(out / "model.safetensors")
+    widths = [int(w) for w in result["edits"]["trunks"].split("'")[1].split()]
+    assert {len(tensors[f"{name}.weight"]) for name in ("conv1", "layer2.0.conv2", "layer3.1.conv2")} == set(widths)
+    assert min(widths) < 8 and result["agreement"] > 0.8
+    row, before = measure([str(out), residual[0]], residual[1], samples=40)["rows"]
+    assert row["flops"] == result["spent"]["flops"] <= 0.45 * before["flops"]
+
+
+def test_a_narrower_menu_is_kept_and_a_plan_of_it_read(thin, residual, tmp_path):
+    menu = load_menu(thin[0] / "menu")
+    assert 1 <= len(menu.narrower) <= 10 and menu.units[-1].name == "trunks"
+    (chosen,) = plan(menu, ["45% flops"])
+    one = menu.that_offers(chosen.edits)
+    assert one is not menu and chosen.bound <= chosen.damage
+    save_plan(chosen, tmp_path / "plan.yaml")
+    again = load_plan(tmp_path / "plan.yaml", menu)
+    assert again.spent == chosen.spent
+    with pytest.raises(BudgetError, match="cheapest plan on this menu"):
+        plan(menu, ["0.1% flops"])
+    edits = {**chosen.edits, "trunks": parse("trunks('1 1 1')")}
+    save_plan(replace(chosen, edits=edits), tmp_path / "wrong.yaml")
+    with pytest.raises(PlanError, match="`trunks` cannot have"):
+        load_plan(tmp_path / "wrong.yaml", menu)
+
+
+def test_trunks_with_a_layer_that_is_kept_stay_whole(residual, tmp_path):
+    how = {"format": "safetensors", "samples": 80, "keep": ("conv1", "layer2.0.*", "layer3.1.*")}
+    menu = survey(*residual, out=tmp_path / "menu", edits="bits,channels", **how)
+    assert not menu.narrower and menu.units[-1].name != "trunks"

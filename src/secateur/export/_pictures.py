@@ -35,6 +35,7 @@ from secateur.maths.grids import Coded
 from secateur.model.anatomy import Anatomy
 from secateur.model.disk import atomic
 from secateur.model.matrix import place
+from secateur.model.resize import resized
 from secateur.model.watch import Seen, glance
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
@@ -183,11 +184,11 @@ class OnnxPictures(Graphed):
 
     def _with(self, held: Mapping[str, Tensor], cut: Mapping[str, Matrix]) -> nn.Module:
         """The network with the numbers that the file will hold, in float32."""
-        network = copy.deepcopy(self.network).cpu()
-        state = {name: held[name].float() for name in network.state_dict() if name in held}
+        state = {name: held[name].float() for name in self.network.state_dict() if name in held}
         for name, m in cut.items():
             codes = self._codes(m, held).float()
             state[name] = (codes * held[f"{m.key}.scale"][:, None]).reshape(_shape(m))
+        network = resized(copy.deepcopy(self.network).cpu(), {name: tuple(t.shape) for name, t in state.items()})
         network.load_state_dict(state, strict=False)
         return network.eval()
 

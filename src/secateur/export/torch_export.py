@@ -34,7 +34,7 @@ from secateur.model.checkpoint import Checkpoint
 from secateur.model.disk import atomic
 from secateur.model.held import Held
 from secateur.model.pictures import Prepare
-from secateur.model.resize import reshaped
+from secateur.model.resize import reshaped, resized
 from secateur.parts.edits import GridEdit
 from secateur.parts.left import told
 from secateur.types import Edit, ExportError, Unit
@@ -94,7 +94,9 @@ class TorchExport(Graphed):
                 empty = reshaped(empty, smaller)
             program = traced(dress(empty, self.anatomy.sources, made), called)
         else:
-            network = dress(copy.deepcopy(self.network).cpu(), self.anatomy.sources, made)
+            shapes = {m.tensor: m.stored or (m.rows, m.cols) for u in finished.units for m in u.matrices}
+            shapes |= {name: tuple(held[name].shape) for name in rest}  # channels may have gone
+            network = dress(resized(copy.deepcopy(self.network).cpu(), shapes), self.anatomy.sources, made)
             program = program_of(network, torch.zeros(2, *self.prepare.shape), (0,), called)
         folder.mkdir(parents=True, exist_ok=True)
         return [_save(program, folder / FILE)]

@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +78,17 @@ def swift(
     return Removal(torch.cat(order).cpu(), torch.cat(damage))
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """A matrix `w` [rows, cols] that mixes groups of `group` columns, its inputs' covariance `a`, and how its outputs
+    count, `g`: [rows, rows], its diagonal, or None for the identity."""
+
+    w: Tensor
+    a: Tensor
+    g: Tensor | None = None
+    group: int = 1
+
+
 def greedy(w: Tensor, a: Tensor, g: Tensor | None = None, group: int = 1, damp: float = DAMP) -> Removal:
     """The order in which groups of `group` columns of `w` [rows, cols] go. Damage is 1/2 tr(G E A E') of all that has
     gone, refitted; `g` is [rows, rows], its diagonal, or None for the identity. In float64; ties go to the earlier.
@@ -84,30 +96,57 @@ def greedy(w: Tensor, a: Tensor, g: Tensor | None = None, group: int = 1, damp: 
     >>> greedy(torch.tensor([[1.0, 3.0, 2.0]]), torch.eye(3), damp=0.0).order.tolist()
     [0, 2, 1]
     """
-    cols = w.shape[1]
-    n = cols // group
-    w = _rooted(w.double(), g)
-    inverse = torch.linalg.inv(damped(a.double(), damp, LEAST))
-    gone = torch.zeros(n, dtype=torch.bool, device=w.device)
-    at = torch.arange(cols, device=w.device).view(n, group)
+    return jointly([Mixing(w, a, g, group)], damp)
+
+
+def jointly(mixers: Sequence[Mixing], damp: float = DAMP) -> Removal:
+    """The order in which channels go that several matrices mix, each a group of columns of every one. Damages add up.
+
+    >>> one, two = torch.tensor([[1.0, 3.0]]), torch.tensor([[3.0, 0.0]])
+    >>> jointly([Mixing(one, torch.eye(2)), Mixing(two, torch.eye(2))], damp=0.0).order.tolist()
+    [1, 0]
+    """
+    n = mixers[0].w.shape[1] // mixers[0].group
+    left = [_Left(one, damp) for one in mixers]
+    gone = torch.zeros(n, dtype=torch.bool, device=mixers[0].w.device)
     order, damage, total = [], [], 0.0
     for _ in range(n):
-        blocks = inverse[at[:, :, None], at[:, None, :]]
-        blocks[gone] = torch.eye(group, dtype=w.dtype, device=w.device)
-        pieces = w.view(len(w), n, group).transpose(0, 1)  # [groups, rows, group]
-        solved = torch.linalg.solve(blocks, pieces, left=False)
-        cost = 0.5 * (solved * pieces).sum((1, 2))
-        cost[gone] = torch.inf
-        one = int(cost.argmin())
-        total += float(cost[one].clamp_min(0.0))
-        order.append(one)
+        cost = torch.stack([one.costs(gone) for one in left]).sum(0)
+        at = int(cost.argmin())
+        total += float(cost[at].clamp_min(0.0))
+        for one in left:
+            one.take(at)
+        gone[at] = True
+        order.append(at)
         damage.append(total)
-        mine = at[one]
-        w = w - solved[one] @ inverse[mine]
-        w[:, mine] = 0.0
-        inverse = inverse - inverse[:, mine] @ torch.linalg.solve(blocks[one], inverse[mine])
-        gone[one] = True
     return Removal(torch.tensor(order), torch.tensor(damage, dtype=torch.float64))
+
+
+class _Left:
+    """What is left of a matrix and of the inverse of its inputs' covariance, while groups of columns go."""
+
+    def __init__(self, mixing: Mixing, damp: float):
+        self.w = _rooted(mixing.w.double(), mixing.g)
+        self.inverse = torch.linalg.inv(damped(mixing.a.double(), damp, LEAST))
+        self.group, cols = mixing.group, mixing.w.shape[1]
+        self.at = torch.arange(cols, device=self.w.device).view(-1, self.group)
+
+    def costs(self, gone: Tensor) -> Tensor:
+        """What taking each group away loses, [groups]; infinite where it is gone."""
+        self.blocks = self.inverse[self.at[:, :, None], self.at[:, None, :]]
+        self.blocks[gone] = torch.eye(self.group, dtype=self.w.dtype, device=self.w.device)
+        pieces = self.w.view(len(self.w), len(gone), self.group).transpose(0, 1)  # [groups, rows, group]
+        self.solved = torch.linalg.solve(self.blocks, pieces, left=False)
+        cost = 0.5 * (self.solved * pieces).sum((1, 2))
+        cost[gone] = torch.inf
+        return cost
+
+    def take(self, one: int) -> None:
+        """Take a group away, as `costs` has last seen it."""
+        mine = self.at[one]
+        self.w = self.w - self.solved[one] @ self.inverse[mine]
+        self.w[:, mine] = 0.0
+        self.inverse = self.inverse - self.inverse[:, mine] @ torch.linalg.solve(self.blocks[one], self.inverse[mine])
 
 
 @dataclass

@@ -7,7 +7,7 @@ change; what has not changed yet is run once for both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,14 +27,17 @@ FEWEST = 32
 
 
 @torch.no_grad()
-def abreast(graph: fx.Graph, before: nn.Module, network: nn.Module, inputs: States, change: Change) -> None:
-    """Walk both networks, of which `graph` is traced, through the inputs; `change` changes `network` in place."""
+def abreast(
+    graph: fx.Graph, before: nn.Module, network: nn.Module, inputs: States, change: Change, changed: Iterable[str] = ()
+) -> None:
+    """Walk both networks, of which `graph` is traced, through the inputs; `change` changes `network` in place, in which
+    the modules `changed` are others already."""
     device = next(network.parameters()).device
     n = enough(before, inputs)
     batches = [inputs[at : min(at + BATCH, n)].to(device) for at in range(0, n, BATCH)]
     values: dict[fx.Node, tuple[list[Any], list[Any]]] = {}
     last = {used: node for node in graph.nodes for used in node.all_input_nodes}
-    touched: set[str] = set()
+    touched = set(changed)
     for node in graph.nodes:
         if node.op == "output":
             break

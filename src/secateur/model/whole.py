@@ -21,6 +21,7 @@ from secateur.model.held import Held
 from secateur.model.matrix import put
 from secateur.model.parked import States, parked
 from secateur.model.pictures import Pictures, Prepare
+from secateur.model.trunk import Trunk, trunks
 from secateur.types import Matrix, ModelError, Unit
 
 
@@ -47,9 +48,11 @@ class Whole:
         self.flops = flops(network, torch.zeros(1, *prepare.shape, device=device))
         self.groups: dict[str, Coupled] = {}
         self.uncoupled: dict[str, str] = {}
+        self.trunks: tuple[Trunk, ...] = ()
         if channels:
             groups, self.uncoupled = coupled(network)
             units, self.groups = merged(units, apart(groups, self.flops), network)
+            self.trunks = trunks(network, self.groups.values())[0] if groups else ()
         self.anatomy: Anatomy = replace(found, units=units, blocks=self.blocks, family="images")
         if not units:
             raise ModelError(f"{held.folder} holds no convolution or linear layer", "`secateur inspect` says why")

@@ -34,10 +34,10 @@ VERSION = 1
 
 def save_menu(menu: Menu, folder: Path) -> None:
     """Write a menu into a folder, over the one that may be there; other files in it are left alone."""
-    arrays = {f"cost/{name}": cost for name, cost in menu.cost.items()}
-    arrays |= {"damage": menu.damage, "error": menu.error} | {
-        f"notes/{name}": note for name, note in menu.notes.items()
-    }
+    arrays = {f"notes/{name}": note for name, note in menu.notes.items()}
+    for start, one in (("", menu), *((f"narrower/{k}/", one) for k, one in enumerate(menu.narrower))):
+        arrays |= {f"{start}cost/{name}": cost for name, cost in one.cost.items()}
+        arrays |= {f"{start}damage": one.damage, f"{start}error": one.error}
     packed = io.BytesIO()
     np.savez_compressed(packed, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
     name = f"arrays-{hashlib.sha256(packed.getvalue()).hexdigest()[:16]}.npz"
@@ -49,6 +49,7 @@ def save_menu(menu: Menu, folder: Path) -> None:
         "about": dict(menu.about),
         "resources": list(menu.cost),
         "edits": [text(edit) for edit in menu.edits],
+        **({"narrower": [dict(one.fixed) for one in menu.narrower]} if menu.narrower else {}),
     }
     folder = Path(folder)
     _write(folder / name, packed.getvalue())
@@ -78,12 +79,17 @@ def load_menu(folder: Path) -> Menu:
             arrays = {name: file[name] for name in file.files}
         units = tuple(_unit(unit) for unit in head["units"])
         edits = tuple(parse(edit) for edit in head["edits"])
-        cost = {name: arrays[f"cost/{name}"] for name in head["resources"]}
-        damage, error = arrays["damage"], arrays["error"]
-        if any(array.shape != (len(units), len(edits)) for array in (damage, error, *cost.values())):
-            raise ValueError("its arrays do not have one row per unit and one column per edit")
         notes = {name.removeprefix("notes/"): note for name, note in arrays.items() if name.startswith("notes/")}
-        return Menu(units, edits, cost, damage, error, head["fixed"], head["weights"], notes, head["about"])
+
+        def one(start: str, fixed: Mapping[str, float]) -> Menu:
+            cost = {name: arrays[f"{start}cost/{name}"] for name in head["resources"]}
+            damage, error = arrays[f"{start}damage"], arrays[f"{start}error"]
+            if any(array.shape != (len(units), len(edits)) for array in (damage, error, *cost.values())):
+                raise ValueError("its arrays do not have one row per unit and one column per edit")
+            return Menu(units, edits, cost, damage, error, fixed, head["weights"], notes, head["about"])
+
+        narrower = (one(f"narrower/{k}/", fixed) for k, fixed in enumerate(head.get("narrower", ())))
+        return replace(one("", head["fixed"]), narrower=tuple(narrower))
     except SecateurError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, BadZipFile) as why:
@@ -128,7 +134,7 @@ def load_plan(file: Path, menu: Menu | None = None, fingerprint: str | None = No
     if menu is not None:
         _check_menu(file, chosen, menu)
         named = str(about.get("allocate", "")) if as_planned else "by hand"
-        priced = allocate.price(menu, Budget.parse(budget), chosen, named)
+        priced = allocate.price(menu.that_offers(chosen), Budget.parse(budget).fixed_by(menu), chosen, named)
         # the floor that the planner proved may be higher than the one that prices prove; it holds while the menu does
         proven = as_planned and page.get("damage") == priced.damage and isinstance(page.get("floor"), float)
         return replace(priced, bound=page["floor"]) if proven else priced
@@ -200,7 +206,7 @@ def _edit(file: Path, unit: str, words: str) -> Edit:
 def _check_menu(file: Path, chosen: Mapping[str, Edit], menu: Menu) -> None:
     """Every unit of the menu is named, no other is, and each has an edit that it can have."""
     known, edits = {unit.name: u for u, unit in enumerate(menu.units)}, [text(edit) for edit in menu.edits]
-    can = np.isfinite(menu.damage)
+    can = np.isfinite(menu.that_offers(chosen).damage)
     for unit, edit in chosen.items():
         if unit not in known:
             raise PlanError(f"`{file}` names `{unit}`, which is not on the menu", _near(unit, list(known)))

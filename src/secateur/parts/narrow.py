@@ -21,11 +21,12 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from secateur.maths.channels import Moments, Removal, greedy
+from secateur.maths.channels import Mixing, Moments, Removal, greedy, jointly
 from secateur.model.abreast import abreast
 from secateur.model.coupled import NORMS, Coupled, mixes, shifts
 from secateur.model.matrix import view
 from secateur.model.parked import States
+from secateur.model.trunk import Trunk
 from secateur.model.watch import patches
 from secateur.parts.edits.channels import Channels
 from secateur.parts.left import columns
@@ -41,17 +42,22 @@ _BATCH = 128
 @torch.no_grad()
 def moments(network: nn.Module, units: Sequence[Unit], inputs: States) -> dict[str, Moments]:
     """Of what each unit's last layer takes and makes, in one pass; by unit."""
-    lasts = {unit.matrices[-1].tap: unit for unit in units}
-    found = {
-        unit.name: Moments.empty(unit.matrices[-1].rows, unit.matrices[-1].cols, _device(network)) for unit in units
-    }
-    handles = []
-    for path, unit in lasts.items():
+    found = met(network, [unit.matrices[-1].tap for unit in units], inputs)
+    return {unit.name: found[unit.matrices[-1].tap] for unit in units}
 
-        def see(module: nn.Module, args: Any, out: Tensor, name: str = unit.name) -> None:
-            found[name].update(*_places(module, args[0], out))
 
-        handles.append(network.get_submodule(path).register_forward_hook(see))
+@torch.no_grad()
+def met(network: nn.Module, paths: Sequence[str], inputs: States) -> dict[str, Moments]:
+    """Of what the layers at these paths take and make, in one pass."""
+    found, handles = {}, []
+    for path in paths:
+        module: Any = network.get_submodule(path)
+        found[path] = Moments.empty(len(module.weight), module.weight[0].numel(), _device(network))
+
+        def see(module: nn.Module, args: Any, out: Tensor, path: str = path) -> None:
+            found[path].update(*_places(module, args[0], out))
+
+        handles.append(module.register_forward_hook(see))
     try:
         for start in range(0, len(inputs), _BATCH):
             network(inputs[start : start + _BATCH].to(_device(network)))
@@ -66,6 +72,15 @@ def removal(network: nn.Module, unit: Unit, seen: Moments, g: Tensor) -> Removal
     last = unit.matrices[-1]
     w = view(network, last)
     return greedy(w.cpu(), seen.covariance().cpu(), g.cpu(), last.cols // unit.matrices[0].rows)
+
+
+def thinning(network: nn.Module, trunk: Trunk, seen: Mapping[str, Moments], g: Mapping[str, Tensor]) -> Removal:
+    """The order in which a trunk's channels go, by what all that mix them lose; `seen` and `g` of those, by path."""
+    mixers = []
+    for path in trunk.takers:
+        w: Tensor = network.get_submodule(path).weight.detach().flatten(1).cpu()  # type: ignore[operator,union-attr]
+        mixers.append(Mixing(w, seen[path].covariance().cpu(), g[path].cpu(), w.shape[1] // trunk.width))
+    return jointly(mixers)
 
 
 # the network without them
@@ -84,6 +99,25 @@ class Fewer:
         return columns(self.kept, self.unit.matrices[-1].cols // self.unit.matrices[0].rows)
 
 
+@dataclass(frozen=True)
+class Thinner:
+    """A trunk of a network and the channels of it that stay, in any order."""
+
+    trunk: Trunk
+    kept: Tensor
+
+    @property
+    def gone(self) -> Tensor:
+        every = torch.ones(self.trunk.width, dtype=torch.bool)
+        every[self.kept] = False
+        return every.nonzero()[:, 0]
+
+    def columns(self, network: nn.Module, path: str) -> Tensor:
+        """Those that stay of a layer that mixes the trunk's channels."""
+        cols = network.get_submodule(path).weight[0].numel()  # type: ignore[index,operator,union-attr]
+        return columns(self.kept.sort().values, cols // self.trunk.width)
+
+
 @torch.no_grad()
 def alone(network: nn.Module, fewer: Fewer, seen: Moments) -> None:
     """Take the channels of one group away from a network that is otherwise as it was, in place; no pass is needed."""
@@ -92,34 +126,51 @@ def alone(network: nn.Module, fewer: Fewer, seen: Moments) -> None:
 
 
 @torch.no_grad()
-def together(network: nn.Module, groups: Sequence[Fewer], inputs: States, keep: Collection[str] = ()) -> None:
-    """Take the channels of all groups away, in place, from the input on; `inputs` are to be met as by the network
-    that it was. Layers in `keep` that lose no channels stay as they are."""
-    mixers = {fewer.group.last: fewer for fewer in groups}
+def together(
+    network: nn.Module,
+    groups: Sequence[Fewer],
+    inputs: States,
+    keep: Collection[str] = (),
+    thinner: Sequence[Thinner] = (),
+) -> None:
+    """Take the channels of all groups and trunks away, in place, from the input on; `inputs` are to be met as by the
+    network that it was. Layers in `keep` that lose no channels stay as they are."""
+    mixers = {fewer.group.last: fewer.columns for fewer in groups}
+    mixers |= {path: thin.columns(network, path) for thin in thinner for path in thin.trunk.takers}
+    empty = {path: thin.gone for thin in thinner for path in thin.trunk.along if len(thin.gone)}
     renewed = {path for fewer in groups for path in fewer.group.between}
 
     def change(path: str, module: Any, xs: Sequence[Tensor], ys: Sequence[Tensor], differs: bool) -> Sequence[str]:
         if isinstance(module, NORMS):
             return _renew(module, xs) or (path,) if path in renewed else ()
-        if path in mixers:
-            columns = mixers[path].columns
-        elif differs and mixes(module) and path not in keep:
-            columns = torch.arange(module.weight[0].numel())
-        else:
-            return ()
         after = behind.get(path, "")
-        if module.bias is None and not after:
+        if not mixes(module) or (module.bias is None and not after):
+            return ()
+        columns = mixers.get(path, torch.arange(module.weight[0].numel()))
+        fewer = len(columns) < module.weight[0].numel()
+        if not fewer and (not differs or path in keep):
             return ()
         seen = Moments.empty(len(module.weight), module.weight[0].numel(), module.weight.device)
         for x, y in zip(xs, ys, strict=True):
             seen.update(*_places(module, x, y))
         _fit(network, path, after, columns, *seen.refit(columns.to(seen.xx.device)))
+        _empty(module, empty.get(path))
         return (path, after)
 
     before = copy.deepcopy(network)
     graph = fx.symbolic_trace(before).graph
     behind = shifts(graph, network)
-    abreast(graph, before, network, inputs, change)
+    for path, gone in empty.items():
+        _empty(network.get_submodule(path), gone)
+    abreast(graph, before, network, inputs, change, empty)
+
+
+def _empty(module: Any, gone: Tensor | None) -> None:
+    """Rows of a layer, or numbers of a normalisation, that give zeros from now on."""
+    if gone is not None:
+        for value in (module.weight, module.bias):
+            if value is not None:
+                value[gone.to(value.device)] = 0.0
 
 
 def _fit(network: nn.Module, path: str, after: str, columns: Tensor, w: Tensor, shift: Tensor) -> None:
