@@ -47,6 +47,7 @@ def main() -> None:
     asked.add_argument("--shares", type=float, nargs="+", required=True)
     asked.add_argument("--importances", nargs="+", default=IMPORTANCES)
     asked.add_argument("--rankings", nargs="+", default=("local", "global"))
+    asked.add_argument("--name", help="what to call the network; its file's name")
     asked.add_argument("--samples", type=int, default=1500)
     asked.add_argument("--seed", type=int, default=0)
     words = asked.parse_args()
@@ -63,7 +64,11 @@ def main() -> None:
                 begun = common.cpu_seconds()
                 cut, left = patient.to(importance, ranking == "global", share, words.seed)
                 seconds = common.cpu_seconds() - begun
-                row = {"network": words.network.stem, "tool": "torch-pruning", "version": version("torch-pruning")}
+                row = {
+                    "network": words.name or words.network.stem,
+                    "tool": "torch-pruning",
+                    "version": version("torch-pruning"),
+                }
                 row |= {"method": f"{importance}, {ranking}", "budget": share, "seed": words.seed, "flops": left}
                 row |= scored(logits(cut, unseen[0]), plain, unseen[1]) | {"cpu_s": seconds}
                 print(json.dumps(row), flush=True)

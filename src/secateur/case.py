@@ -468,5 +468,11 @@ def about(case: Case, **more: Any) -> dict[str, Any]:
         "fingerprint": case.checkpoint.fingerprint,
         "format": case.format.name,
         "dtype": case.dtype,
+        **({"folded": n} if (n := folds(case)) else {}),
         **more,
     }
+
+
+def folds(case: Case) -> int:
+    """How many normalisations become part of the layer before them, where a format has none of its own."""
+    return len(getattr(case.format, "folded", ()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.case import Case, Samples, Tell
+from secateur.case import Case, Samples, Tell, folds
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._renumber import blocks_left, config_of_blocks, renumbered, renumbered_units
 from secateur.measure.compare import Comparison
@@ -118,6 +118,7 @@ def summary(
         "skipped": skipped,
         "bad_rows": list(bad_rows),
         "export": dict(exported),
+        **({"folded": n} if (n := folds(case)) else {}),
         "edits": {row: text(edits[units[0].name]) for row, units in case.rows.items()}
         | {row: text(edit) for row, edit in plan.edits.items() if row == ROW},
     }

@@ -11,6 +11,7 @@ from secateur.cut import cut
 from secateur.export._qdq import fitted
 from secateur.export.torch_export import load, tensor_data
 from secateur.model.pictures import read_pictures
+from secateur.parts.menus import load_menu
 from secateur.parts.vision import open_vision
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -51,7 +52,9 @@ def small(tmp_path_factory):
 def test_onnx_runs_in_whole_numbers(small, tmp_path):
     model, data = map(str, small)
     pin = {"conv1": "int(8, 0)", "layer1": "int(8, 0)", "layer2.0.conv2": "keep()"}
-    told = cut(model, data, "20 bits/weight", out=tmp_path, format="onnx", samples=60, pin=pin)["export"]
+    result = cut(model, data, "20 bits/weight", out=tmp_path, format="onnx", samples=60, pin=pin)
+    told = result["export"]
+    assert result["folded"] == 7 and load_menu(tmp_path / "menu").about["folded"] == 7
     assert told["logit_error_exact"] < 1e-3 and 0 < told["logit_error"] < 0.1
     assert told["bytes_priced"] == (tmp_path / DATA).stat().st_size
     assert told["verified_in"].startswith("onnxruntime ")
@@ -102,3 +105,38 @@ def test_fewer_channels_in_every_format(small, tmp_path, form):
     if form == "onnx":
         x = open_vision(model).prepare(read_pictures(data).x[:4])
         assert session(tmp_path / FILE).run(None, {"images": x.numpy()})[0].shape == (4, 10)
+
+
+def test_a_mobilenet_loses_channels_and_runs_in_onnx(tmp_path):
+    """Depthwise layers, widened channels and shortcuts: fewer FLOPs, and the runtime's logits are ours."""
+    draw, tensors, now = torch.Generator().manual_seed(0), {}, 6
+
+    def layer(conv: str, norm: str, rows: int, cols: int, kernel: int) -> None:
+        tensors[f"{conv}.weight"] = torch.randn(rows, cols, kernel, kernel, generator=draw) / (cols * kernel**2) ** 0.5
+        for part, around in (("weight", 1.0), ("bias", 0.3), ("running_mean", 0.0), ("running_var", 1.0)):
+            tensors[f"{norm}.{part}"] = (torch.randn(rows, generator=draw) * 0.1 + around).abs()
+
+    layer("conv_stem", "bn1", now, 3, 3)
+    for stage, (width, blocks) in enumerate(((6, 1), (8, 2), (8, 1), (8, 1), (8, 1), (8, 1), (8, 1))):
+        for path, wide in ((f"blocks.{stage}.{at}", 12) for at in range(blocks)):
+            if stage:
+                layer(f"{path}.conv_pw", f"{path}.bn1", wide, now, 1)
+            inner, n = (wide, 2) if stage else (now, 1)
+            layer(f"{path}.conv_dw", f"{path}.bn{n}", inner, 1, 3)
+            layer(f"{path}.conv_pwl" if stage else f"{path}.conv_pw", f"{path}.bn{n + 1}", width, inner, 1)
+            now = width
+    layer("conv_head", "bn2", 16, now, 1)
+    tensors |= {"classifier.weight": torch.randn(5, 16, generator=draw), "classifier.bias": torch.zeros(5)}
+    model = str(tmp_path / "mobilenet_32px.safetensors")
+    save_file(tensors, model)
+    images = torch.randint(0, 256, (160, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    seen = open_vision(model)
+    with torch.no_grad():
+        labels = seen.network(seen.prepare(images)).argmax(1)
+    np.savez(tmp_path / "data.npz", images=images.numpy(), labels=labels.numpy())
+    out = tmp_path / "out"
+    result = cut(model, str(tmp_path / "data.npz"), "60% flops", out=out, format="onnx", samples=60)
+    assert result["export"]["logit_error_exact"] < 1e-3 and result["spent"]["flops"] <= result["budget"]["flops"]
+    assert any(edit.startswith("channels") for edit in result["edits"].values())
+    (made,) = session(out / FILE).run(None, {"images": seen.prepare(images[:4]).numpy()})
+    assert made.shape == (4, 5)

@@ -78,6 +78,8 @@ def _facts(result: Mapping[str, Any]) -> Table:
         one = "picture" if "accuracy_after" in result else "window"
         beside = f"{1e3 * promised:.3g} ms promised ({found / promised - 1:+.0%})"
         facts.add_row("latency", f"{1e3 * found:.3g} ms for one {one}, {beside}")
+    if result.get("folded"):
+        facts.add_row("folded", f"{result['folded']} normalisations, into the layers before them: the format has none")
     if result.get("bad_rows"):
         rows = sum(len(one["rows"]) for one in result["bad_rows"])
         facts.add_row("bad rows", f"{rows} hold NaN or infinity and are zeros in the file")

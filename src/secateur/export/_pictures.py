@@ -103,8 +103,8 @@ class OnnxPictures(Graphed):
     def layout_rest(self, stored: Mapping[str, Layout]) -> dict[str, Layout]:
         """Of a folded normalisation one vector remains, in place of its shift: the bias of the layer before it. All
         are encoded: what is folded is needed to fold."""
-        gone = {f"{norm}.{part}" for norm in self._folded for part in ("weight", "running_mean", "running_var")}
-        gone |= {f"{layer}.bias" for layer in self._folded.values()}
+        gone = {f"{norm}.{part}" for norm in self.folded for part in ("weight", "running_mean", "running_var")}
+        gone |= {f"{layer}.bias" for layer in self.folded.values()}
         return {name: one for name, one in stored.items() if name not in gone}
 
     def write(self, finished: Finished, folder: Path) -> list[Path]:
@@ -157,7 +157,7 @@ class OnnxPictures(Graphed):
         return place(matrix).module in self._many
 
     @cached_property
-    def _folded(self) -> dict[str, str]:
+    def folded(self) -> dict[str, str]:
         """Normalisations that stand right behind a layer, with that layer: found by running the network once."""
         made: list[tuple[Any, str]] = []
         found: dict[str, str] = {}
@@ -175,12 +175,12 @@ class OnnxPictures(Graphed):
         path = place(matrix).module
         if path in self._many:
             return False  # a sum of its own in the graph, in floats
-        return path in self._folded.values() or f"{path}.bias" in self.source.tensors
+        return path in self.folded.values() or f"{path}.bias" in self.source.tensors
 
     def _bias(self, matrix: Matrix) -> str:
         """The stored tensor whose place a layer's bias takes."""
         path = place(matrix).module
-        return next((f"{norm}.bias" for norm, layer in self._folded.items() if layer == path), f"{path}.bias")
+        return next((f"{norm}.bias" for norm, layer in self.folded.items() if layer == path), f"{path}.bias")
 
     def _with(self, held: Mapping[str, Tensor], cut: Mapping[str, Matrix]) -> nn.Module:
         """The network with the numbers that the file will hold, in float32."""
@@ -229,7 +229,7 @@ class OnnxPictures(Graphed):
         del whole.initializer[:]
         for one in rest:  # kept layers, into which the exporter has folded too
             plain = one.name.removesuffix("_bias").removesuffix(".weight")
-            as_called = next((f"{n}.bias" for n, layer in self._folded.items() if layer == plain), one.name)
+            as_called = next((f"{n}.bias" for n, layer in self.folded.items() if layer == plain), one.name)
             name = as_called if one.name.endswith("weight_bias") else one.name
             if name in held:
                 held[name] = torch.from_numpy(values[one.name])
