@@ -45,6 +45,8 @@ def main() -> None:
     asked.add_argument("--samples", type=int, default=1500)
     asked.add_argument("--rival", type=Path, help="the folder with v-torchpruning; without it we run alone")
     asked.add_argument("--python", help="or the interpreter that has it")
+    asked.add_argument("--menu", type=Path, help="a survey that is there already, of the one network and seed")
+    asked.add_argument("--theirs", type=Path, help="rows that the rival has written already")
     asked.add_argument("--device")
     asked.add_argument("--draw", action="store_true")
     words = asked.parse_args()
@@ -55,6 +57,7 @@ def main() -> None:
                 theirs = _rival(python, network, words, seed, Path(place)) if python else None
                 rows = list(ours(network, words, seed, Path(place)))
                 rows += [json.loads(line) for line in theirs.communicate()[0].splitlines()] if theirs else []
+                rows += [json.loads(line) for line in words.theirs.read_text().splitlines()] if words.theirs else []
                 if theirs and theirs.returncode:
                     raise SystemExit(f"Torch-Pruning failed on {network}, seed {seed}")
             write_rows(TABLE, list(told(rows)), key=KEY)
@@ -64,24 +67,38 @@ def main() -> None:
 
 def ours(network: str, words: Any, seed: int, place: Path) -> Iterator[dict[str, Any]]:
     """One survey, then every plan carried out in memory and scored."""
+    from secateur.cut import survey
+
+    menu, (model, known, unknown) = words.menu or place / "menu", files(network, place)
+    begun = time.time()
+    how = {"samples": words.samples, "format": "safetensors", "seed": seed, "device": words.device}
+    if not words.menu:
+        survey(model, known, out=menu, edits="bits,channels", **how)
+    spent = time.time() - begun
+    for row in points(network, model, known, unknown, menu, words, seed):
+        yield row | {"seconds": spent + row["seconds"]}
+
+
+def points(
+    network: str, model: str, known: str, unknown: str, folder: Path, words: Any, seed: int
+) -> Iterator[dict[str, Any]]:
+    """The plans of a menu at all shares, each carried out in memory and scored."""
     from secateur.case import open_case
     from secateur.channels import Groups
-    from secateur.cut import plan, survey
+    from secateur.cut import plan
     from secateur.parts.edits.trunks import left_of
+    from secateur.parts.menus import load_menu
     from secateur.survey import stored_factors
 
-    model, known, unknown = files(network, place)
-    how = {"samples": words.samples, "format": "safetensors", "seed": seed, "device": words.device}
-    begun = time.time()
-    menu = survey(model, known, out=place / "menu", edits="bits,channels", **how)
-    spent = time.time() - begun
-    case = open_case(model, known, "safetensors", words.samples, None, seed, words.device, ("bits", "channels"))
-    held = [stored_factors(place / "menu" / ".work", at, unit) or {} for at, unit in enumerate(case.units)]
+    menu, kinds = load_menu(folder), ("bits", "channels")
+    case = open_case(model, known, str(menu.about["format"]), words.samples, None, seed, words.device, kinds)
+    held = [stored_factors(folder / ".work", at, unit) or {} for at, unit in enumerate(case.units)]
     groups = Groups(case, {key: one for found in held for key, one in found.items()})
     x, labels = _pictures(unknown, case)
     plain = _logits(case, x)
+    keep = next(edit for edit in menu.edits if str(edit) == "keep()")
+    total = sum(case.flops(unit, keep) for unit in case.units)
     plans = plan(menu, [f"{100 * share:g}% flops" for share in words.shares])
-    total = sum(case.flops(unit, menu.edits[0]) for unit in case.units)
     for share, chosen in zip(words.shares, plans, strict=True):
         begun = time.time()
         with case.stream.loaded():
@@ -90,7 +107,7 @@ def ours(network: str, words: Any, seed: int, place: Path) -> Iterator[dict[str,
             logits = _logits(case, x)
         row = {"network": network, "tool": "secateur", "method": str(chosen.edits.get("trunks", "")), "budget": share}
         row |= {"seed": seed, "flops": chosen.spent["flops"] / total, "kl_predicted": chosen.about["kl_predicted"]}
-        yield row | _scored(logits, plain, labels) | {"seconds": spent + time.time() - begun}
+        yield row | _scored(logits, plain, labels) | {"seconds": time.time() - begun}
 
 
 def _pictures(file: str, case: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -367,14 +367,24 @@ def _of_pictures(
     seen.prepare(calib.x[:1])  # what the network cannot take is said now
     stream = Whole(seen.held, seen.network, seen.prepare, classes, device, "channels" in kinds)
     if "channels" in kinds and not stream.groups:
-        why = "; ".join(f"`{path}`: {reason}" for path, reason in list(stream.uncoupled.items())[:3])
-        raise ModelError(f"no channels of {model} can be taken away ({why})", "cap bytes or bits per weight instead")
+        raise _nothing_to_take(model, stream.uncoupled)
     _model_type(seen.held, stream)
     # codes need scales of 16 bits whatever the weights came in; a format of plain tensors keeps the weights' own type
     dtype = "float16" if format in ("packed", "torch-export") else "float32"
     pictures = {"network": seen.network, "prepare": seen.prepare, "examples": calib}
     form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy, seen.held, **pictures)
     return Case(seen.held, stream, form, dtype, calib, check, held, device, kinds)
+
+
+def _nothing_to_take(model: str, why: Mapping[str, str]) -> ModelError:
+    """No channels can go: why, said once where it is the same for all layers."""
+    hint = "cap bytes or bits per weight instead"
+    if len(set(why.values())) == 1:
+        (said,) = set(why.values())
+        traced = "; a `forward` that branches on what it computes cannot be followed" if "traced" in said else ""
+        return ModelError(f"no channels of {model} can be taken away: {said}", hint + traced)
+    some = "; ".join(f"`{path}`: {reason}" for path, reason in list(why.items())[:3])
+    return ModelError(f"no channels of {model} can be taken away ({some})", hint)
 
 
 def usual_format(model: str) -> str:

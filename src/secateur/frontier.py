@@ -103,7 +103,7 @@ def data(menu: Menu | None, points: Sequence[Point], mine: Point | None) -> dict
     kept = [e for e, edit in enumerate(menu.edits) if text(edit) == "keep()"]
     return {
         "units": [
-            [unit.name, unit.kind, unit.block, unit.size, [[m.key, m.rows, m.cols] for m in unit.matrices[:64]]]
+            [unit.name, unit.kind, unit.block, max(unit.size, 1), [[m.key, m.rows, m.cols] for m in unit.matrices[:64]]]
             for unit in menu.units
         ],
         "edits": [text(menu.edits[e]) for e in shown],

@@ -153,6 +153,7 @@ def _result(out: Path) -> Mapping[str, Any]:
 
 def _menu(out: Path, result: Mapping[str, Any], edits: Mapping[str, str]) -> Menu | None:
     """The menu of the cut: named in its result, in its folder, or beside it; one of other units is another model's."""
+    from secateur.parts.edits import parse
     from secateur.parts.menus import load_menu
 
     named = [Path(result["menu"])] if result.get("menu") else []
@@ -162,7 +163,7 @@ def _menu(out: Path, result: Mapping[str, Any], edits: Mapping[str, str]) -> Men
         except SecateurError:
             continue  # the page does without
         if menu is not None and (not edits or {unit.name for unit in menu.units} == set(edits)):
-            return menu
+            return menu.that_offers({unit: parse(edit) for unit, edit in edits.items()}) if edits else menu
     return None
 
 
@@ -182,8 +183,8 @@ def _rows(edits: Mapping[str, str], menu: Menu | None, total: float) -> list[Row
         if e is not None:
             price = {name: float(cost[u, e]) for name, cost in menu.cost.items()}
             # what does not count (`--over linear`) has no payload, but its bytes
-            bits = 8 * (price.get("payload") or price.get("bytes", math.nan)) / unit.size
-            known |= {"bits": bits, "bytes": price.get("bytes")}
+            bits = 8 * (price.get("payload") or price.get("bytes", math.nan)) / max(unit.size, 1)
+            known |= {"bits": bits, "bytes": price.get("bytes")} if unit.size else {"weights": None}
             known |= {"damage": scale * float(menu.damage[u, e]), "error": scale * float(menu.error[u, e])}
         rows.append(Row(unit.name, edits.get(unit.name, ""), **known))
     return rows

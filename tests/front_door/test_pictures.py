@@ -15,6 +15,7 @@ from secateur.measure import measure
 from secateur.parts.edits import parse
 from secateur.parts.menus import load_menu, load_plan, save_plan
 from secateur.parts.vision import open_vision
+from secateur.report import report
 from secateur.types import BudgetError, DataError, ExportError, ModelError, PlanError, SecateurError
 
 
@@ -225,6 +226,28 @@ class Attention(nn.Module):
 def attention():
     torch.manual_seed(0)
     return Attention()
+
+
+class Branching(nn.Sequential):
+    def forward(self, x):
+        x = super().forward(x)
+        return x if x.sum() > 0 else -x
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Linear(8, 5)
+        self.preprocessing = Attention().preprocessing
+
+    def forward(self, x):
+        return self.head(torch.cat([self.a(x), self.b(x)], 1).mean((2, 3)))
+
+
+def branching():
+    made = Branching(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 6), nn.Flatten())
+    made.preprocessing = Attention().preprocessing
+    return made
 """
 
 
@@ -245,6 +268,21 @@ def test_a_small_transformer_from_a_function(tmp_path, monkeypatch):
         measure([str(tmp_path / "out")], "data.npz")
     narrower = cut("own_network:attention", "data.npz", "95% flops", out=tmp_path / "narrow", samples=100)
     assert narrower["edits"]["up"].startswith("channels")
+
+
+def test_channels_that_cannot_be_followed_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd_network.py").write_text(_OWN)
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    np.savez("data.npz", images=images, labels=np.arange(200) % 5)
+    how = {"out": tmp_path / "out", "samples": 60}
+    with pytest.raises(ModelError, match=r"cannot be traced \(.*control flow.*\)") as error:
+        cut("odd_network:branching", "data.npz", "60% flops", **how)
+    assert error.value.message.count("cannot be traced") == 1 and "branches" in error.value.hint
+    with pytest.raises(ModelError, match=r"`a`: `cat` joins or reorders its channels; `b`") as error:
+        cut("odd_network:Joined", "data.npz", "60% flops", **how)
+    assert error.value.hint == "cap bytes or bits per weight instead"
+    assert cut("odd_network:branching", "data.npz", "60% bytes", **how)["export"]["logit_error"] < 1e-4
 
 
 # --------------------------------------------------------------------------------------------- trunks of a stage
@@ -322,3 +360,14 @@ def test_trunks_with_a_layer_that_is_kept_stay_whole(residual, tmp_path):
     how = {"format": "safetensors", "samples": 80, "keep": ("conv1", "layer2.0.*", "layer3.1.*")}
     menu = survey(*residual, out=tmp_path / "menu", edits="bits,channels", **how)
     assert not menu.narrower and menu.units[-1].name != "trunks"
+
+
+def test_the_report_and_the_command_line_know_trunks(thin, residual, secateur, tmp_path):
+    out, result = thin
+    page = report(out).read_text(encoding="utf-8")
+    assert result["edits"]["trunks"].replace("'", "&#x27;") in page
+    told = secateur("apply", residual[0], out / "plan.yaml", "--data", residual[1], "--menu", out / "menu", "--samples",
+                    80, "-o", tmp_path / "again", "--json")  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["spent"]["flops"] == result["spent"]["flops"]
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
