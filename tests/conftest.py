@@ -28,6 +28,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def llama() -> None:
+    """For tests that run files in the real llama.cpp; skips where it is not installed."""
+    from secateur.measure import llamacpp
+
+    if llamacpp.folder() is None:
+        pytest.skip(f"llama.cpp is not here: {llamacpp.GET}")
+
+
+@pytest.fixture(scope="session")
 def secateur() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`secateur("cut", "model", ...)` runs the command line as a process of its own and gives what it said."""
 

@@ -134,6 +134,7 @@ def wide(tmp_path_factory):
     return folder, str(model)
 
 
+@pytest.mark.usefixtures("llama")
 def test_rivals_stand_in_the_table_at_the_bytes_of_their_files(wide):
     folder, model = wide
     asked = {"budgets": ["6 bits/weight"], "contestants": ["two-sided"], "rivals": ["rtn:w8g32", "llama.cpp"], **HOW}
@@ -221,6 +222,7 @@ def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
     assert not (folder / "no").exists()
 
 
+@pytest.mark.usefixtures("llama")
 def test_over_linear_everybody_leaves_embeddings_alone(wide):
     """What people call a 4-bit model: the layers inside the blocks are counted, embeddings and head stay in 16 bits."""
     from secateur.rivals import find

@@ -27,7 +27,7 @@ from secateur.export._write import write_text
 from secateur.finish import finish, summary
 from secateur.maths.channels import refitted
 from secateur.maths.grids import Coded
-from secateur.maths.settle import MANY, Task, settle_all, together
+from secateur.maths.settle import MANY, Task, at_once, settle_all, together
 from secateur.measure.compare import Comparison
 from secateur.measure.speed import peak_rss
 from secateur.model.factors import Factors
@@ -379,7 +379,11 @@ class Walk:
     def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
         """The matrices of loaded units on their grids, settled side by side (as many as fill a sweep: each needs its
         factors); those without a grid as they are."""
-        return {key: one.cpu() for some in together(units, lambda unit: unit.size) for key, one in self._settled(some)}
+        return {
+            key: one.cpu()
+            for some in together(units, lambda unit: unit.size, at_once(self.case.device))
+            for key, one in self._settled(some)
+        }
 
     def _settled(self, units: Sequence[Unit]) -> Iterator[tuple[str, Coded]]:
         tasks: dict[str, Task] = {}
@@ -409,7 +413,7 @@ class Walk:
             if done.bad_rows:
                 self.found.bad_rows.append({"unit": key, "rows": list(done.bad_rows)})
             yield key, done.grid.code(done.values)
-        if sum(unit.size for unit in units) >= MANY[0]:
+        if sum(unit.size for unit in units) >= MANY:
             trim()
 
     def _vectors(self, unit: Unit) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ def test_cut_to_gguf_and_cut_the_gguf_again(tiny, text, tmp_path, quick):
     assert again["loss_before"] == pytest.approx(first["loss_after"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("llama")
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
 def test_experts_to_gguf_and_back(tiny, text, tmp_path, quick, name):
     """Experts lie in three tensors a block there; the file is measured, cut again, and a model as it is is written."""

@@ -85,6 +85,6 @@ def test_image_models_in_onnx_have_no_clock_yet(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (60, 8, 8, 1), np.uint8), random.integers(0, 3, 60)
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    case = open_case("net_without_a_clock:net", str(tmp_path / "data.npz"), "onnx", 40, None, 0, None)
+    case = open_case("net_without_a_clock:net", str(tmp_path / "data.npz"), "onnx", 40, None, 0, "cpu")
     with pytest.raises(BudgetError, match="onnx files of image models are not timed yet"):
         timed(case)

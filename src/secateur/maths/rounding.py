@@ -28,8 +28,8 @@ from .grids import Fitted
 from .grids.affine import snap_together
 
 TILE = 32
-#: so many weights of small matrices are swept side by side
-TOGETHER = 1 << 21
+#: so many weights of small matrices are swept side by side; on accelerators so many times more
+TOGETHER, LAUNCHED = 1 << 21, 32
 
 
 def nearest(w: Tensor, grid: Fitted, weight: Tensor | None = None) -> Tensor:
@@ -112,7 +112,8 @@ def _groups(jobs: Sequence[Job]) -> Iterator[list[int]]:
     for at, job in enumerate(jobs):
         manner = (getattr(job.grid, "manner", at), job.grid.step, job.weight is None, job.w.device)
         size, group = open_.get(manner, (0, []))
-        if group and size + job.w.numel() > TOGETHER:
+        most = TOGETHER if job.w.device.type == "cpu" else LAUNCHED * TOGETHER
+        if group and size + job.w.numel() > most:
             yield group
             size, group = 0, []
         open_[manner] = size + job.w.numel(), [*group, at]

@@ -17,12 +17,12 @@ from torch import Tensor
 from .factor import damped_diagonal, unit_upper
 from .forms import is_form
 from .grids import Coded
-from .rounding import Job, damage, feedback, feedback_side_by_side, nearest, refit
+from .rounding import LAUNCHED, Job, damage, feedback, feedback_side_by_side, nearest, refit
 
 #: damping of the factors, as a share of their mean diagonal, and the stronger one tried for few levels
 DAMP, STRONG = 0.01, 0.1
-#: so many weights are rounded side by side; on CUDA, where starting a step costs more than the step, many more
-MANY = (1 << 20, 1 << 26)
+#: so many weights are rounded side by side
+MANY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def settle_all(tasks: Sequence[Task], sides: int = 2) -> list[Settled]:
     out = {at: _formed(task, sides) for at, task in enumerate(tasks) if is_form(task.grid)}
     pieces = {at: row_pieces(task.w, task.grid, task.g) for at, task in enumerate(tasks) if at not in out}
     out |= {at: _in_pieces(tasks[at], some, sides) for at, some in pieces.items() if len(some) > 1}
-    for some in together([at for at in pieces if at not in out], lambda at: tasks[at].w.numel()):
+    most = at_once(tasks[0].w.device) if tasks else MANY
+    for some in together([at for at in pieces if at not in out], lambda at: tasks[at].w.numel(), most):
         out |= zip(some, _settled([tasks[at] for at in some], sides), strict=True)
     return [out[at] for at in range(len(tasks))]
 
@@ -136,7 +137,7 @@ def row_pieces(w: Tensor, grid: Any, g: Tensor | None) -> list[slice]:
     """The rows of a matrix as they can be rounded one after the other: about a million weights at a time where every
     row stands alone, in the metric and on the grid; otherwise all at once."""
     rows, cols = w.shape
-    step = max(MANY[w.device.type == "cuda"] // cols, 512)
+    step = max(at_once(w.device) // cols, 512)
     if rows <= 2 * step or not getattr(grid, "rowwise", False) or (g is not None and g.ndim == 2):
         return [slice(0, rows)]
     return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
@@ -172,7 +173,12 @@ def _formed(task: Task, sides: int) -> Settled:
     return replace(done, bad_rows=tuple((~good).nonzero().flatten().tolist()))
 
 
-def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = MANY[0]) -> Iterator[list[Any]]:
+def at_once(device: torch.device) -> int:
+    """How many weights are rounded side by side: many more where starting a step costs more than the step."""
+    return MANY if device.type == "cpu" else LAUNCHED * MANY
+
+
+def together(jobs: Iterable[Any], weights: Callable[[Any], int], most: int = MANY) -> Iterator[list[Any]]:
     """Jobs in groups of at most so many weights, in order: enough to fill the steps, and little memory."""
     group: list[Any] = []
     for job in jobs:

@@ -116,6 +116,7 @@ def _by_transformers(stored: Checkpoint) -> nn.Module:
         with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 stored.folder,
+                config=_decoding(stored.folder),
                 dtype=torch.float32,
                 output_loading_info=True,
                 local_files_only=True,
@@ -135,6 +136,17 @@ def _by_transformers(stored: Checkpoint) -> nn.Module:
                 "measure the original model, or export it again",
             )
     return nn.Module.float(model).eval()  # transformers' own `float` refuses models that were quantized
+
+
+def _decoding(folder: Any) -> Any:
+    """The folder's config, FP8 weights to be decoded: where a GPU multiplies in FP8, inputs would be rounded too."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    about = getattr(config, "quantization_config", None)
+    if isinstance(about, dict) and about.get("quant_method") == "fp8":
+        about["dequantize"] = True
+    return config
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from secateur.maths.factor import height
 from secateur.maths.forms import Probed, is_form
 from secateur.maths.rounding import nearest
-from secateur.maths.settle import Effort, Metric, Metrics, row_pieces, swept, together, widened
+from secateur.maths.settle import MANY, Effort, Metric, Metrics, at_once, row_pieces, swept, together, widened
 from secateur.model.factors import Factors
 from secateur.parts.damage import Row
 from secateur.types import Edit, Unit
@@ -200,7 +200,8 @@ def _gains(asked: Sequence[tuple[str, Tensor, Factors, Mapping[Kind, Any]]]) -> 
     ]
     found: dict[tuple[str, Kind], list[tuple[float, float, Tensor]]] = {}
     metrics: dict[str, Metrics] = {}
-    for some in together(sweeps, lambda one: one[1].numel()):
+    most = at_once(sweeps[0][1].device) if sweeps else MANY
+    for some in together(sweeps, lambda one: one[1].numel(), most):
         metrics = {key: metrics.get(key) or Metrics() for key, *_ in some}
         jobs: list[tuple[Metric, Tensor, Any]] = []
         plains: list[float] = []
