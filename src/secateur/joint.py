@@ -84,8 +84,9 @@ def offers_of(
     mixers = layers.get(-1, [])
     whole = mixers and len(layers) > 1 and len({len(some) for some in layers.values()}) == 1
     free = whole and not any(unit.name in singles.kept for unit in units)
-    whole_block = units[0].side.by == "block"
-    same = shapes_of(case.format) == "same" and not whole_block
+    # layers are alike where nothing is gained by telling them apart, and where a reader has one scheme for all
+    among = {unit.name for unit in units}
+    same = getattr(case.format, "dense", False) or any(among <= set(group) for group in case.format.alike(case.units))
     scale, spread = seen.scale(how)
     found: list[Offer] = []
     most = min(max(MOST // len(case.rows), 32), 512)
@@ -100,7 +101,8 @@ def offers_of(
         if shape is None:  # smaller shapes are offered with what is worth it at the full one
             only = [side.worth() for side in sides]
         found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, same, case.resources)
-    able = free and not same and "drop" in case.kinds
+    alone = shapes_of(case.format) != "same" or units[0].side.by == "block"
+    able = free and alone and "drop" in case.kinds
     if able and not any(case.refuses(unit, Drop()) for unit in units):
         lost = scale * math.fsum(how.total(seen.alone[unit.side.part, 0]) for unit in mixers if unit.side)
         none = dict.fromkeys(case.resources, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +164,25 @@ def test_the_same_shape_in_every_block_is_a_plain_model(tiny, text, quick, tmp_p
     assert result["spent"]["bytes"] == (tmp_path / "model.safetensors").stat().st_size
 
 
+@pytest.mark.parametrize(("name", "edits"), [("llama", "bits"), ("mixtral", "bits,experts")])
+def test_the_same_shape_in_every_block_may_be_coded_as_well(tiny, text, quick, tmp_path, name, edits):
+    """compressed-tensors: a narrower plain model whose linear layers are codes."""
+    more = {"num_attention_heads": 8, "num_key_value_heads": 4}
+    folder = str(tiny(name, **more))
+    budget = "75% flops, 45% bytes" if name == "llama" else "23% bytes"
+    result = cut(folder, str(text), budget, out=tmp_path, format="compressed-tensors", edits=edits, **quick)
+    config, before = (json.loads((where / "config.json").read_text()) for where in (tmp_path, Path(folder)))
+    assert "secateur_shapes" not in config and config["quantization_config"]["quant_method"] == "compressed-tensors"
+    narrow = ("intermediate_size", "num_key_value_heads") if name == "llama" else ("num_local_experts",)
+    assert any(config[key] < before[key] for key in narrow)
+    assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-3
+    assert result["spent"]["bytes"] == (tmp_path / "model.safetensors").stat().st_size
+    assert all(result["spent"][one] <= cap for one, cap in result["budget"].items() if one != "asked")
+    if name == "llama":  # the layers of a part have each its own
+        words = " ".join(result["edits"].values())
+        assert "then=" in words or "each(" in words
+
+
 def test_keep_and_pin_hold_on_both_sides(model, text, quick, tmp_path):
     menu = survey(
         str(model), str(text), format="packed", edits="bits,channels,heads,drop", out=tmp_path,
@@ -179,7 +199,7 @@ def test_keep_and_pin_hold_on_both_sides(model, text, quick, tmp_path):
 
 def test_what_cannot_be(model, text, quick, tmp_path, menu):
     with pytest.raises(ExportError, match="holds a network in its own shape"):
-        cut(str(model), str(text), "60% flops", out=tmp_path, format="compressed-tensors", **quick)
+        cut(str(model), str(text), "60% flops", out=tmp_path, format="onnx", **quick)
     chosen = by_hand(menu[1], mlp0="heads(keep=0.5)")
     with pytest.raises(PlanError, match="no heads that could go"):
         apply(str(model), chosen, data=str(text), out=tmp_path, menu=menu[0], **quick)

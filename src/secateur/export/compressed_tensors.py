@@ -26,8 +26,10 @@ from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_ref
 from secateur.export._experts import separate
 from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers, zeros_that_reload
+from secateur.export._widths import widths
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
+from secateur.model.load import SMALLER
 from secateur.model.matrix import place
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.int import Int, narrow
@@ -65,6 +67,7 @@ class CompressedTensors:
     name: str = "compressed-tensors"
     only: tuple[Edit, ...] = ()
     disk: ClassVar[Shards] = Shards()
+    shapes: ClassVar[str] = "same"
     fewer_blocks: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
@@ -118,7 +121,8 @@ class CompressedTensors:
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""
-        own = {key: value for key, value in config.items() if key != "quantization_config"}
+        own = {key: value for key, value in config.items() if key not in ("quantization_config", SMALLER)}
+        own |= widths(config, config[SMALLER]["shapes"]) if SMALLER in config else {}
         if any(unit.kind == "head" for unit in units):  # it is cut on its own, so nothing may tie it to the embedding
             own["tie_word_embeddings"] = False
         about = self.quantization_config(plan.edits, units, _left_alone(folder))
