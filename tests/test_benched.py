@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secateur.benched import differences, draw
-from secateur.report import report
+from secateur.report import figures, report
 from secateur.types import SecateurError
 from secateur.versus import Entry, empty_row
 
@@ -68,6 +68,9 @@ def test_the_report_of_a_folder_is_that_of_its_bench(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps(RESULT))
     assert report(tmp_path) == tmp_path / "report.html"
     assert (tmp_path / "report.html").read_text() == draw(RESULT)
+    drawn = figures(tmp_path, tmp_path / "figures")
+    assert [file.name for file in drawn] == ["frontier.svg", "differences.svg"]
+    assert all("xmlns" in file.read_text() and "var(" not in file.read_text() for file in drawn)
     (tmp_path / "bench.json").write_text("{")
     with pytest.raises(SecateurError, match=r"cannot read .*bench\.json"):
         report(tmp_path)

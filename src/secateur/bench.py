@@ -55,11 +55,12 @@ def bench(
     from secateur.case import usual_format
     from secateur.cut import survey
     from secateur.measure.scorer import scorer
+    from secateur.parts.vision import is_vision
 
     out, tell = Path(out), tell or (lambda *_: None)
     asked = [contestant(words) for words in contestants]
     met = [tools.find(words, tools.interpreters(rival_pythons)) for words in rivals]
-    _check(budgets, asked, met, beside, text)
+    _check(model, budgets, asked, met, beside, text)
     format = format or (met[0][0].format if met else usual_format(model))
     how = {"format": format, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
     menus = {
@@ -67,7 +68,7 @@ def bench(
         for damage in dict.fromkeys(one.damage for one in asked)
     }
     about = {"model": str(model), "data": str(data), "text": text, "budgets": list(budgets), "format": format}
-    about |= {"reference": asked[0].name, "again": again}
+    about |= {"reference": asked[0].name, "each": "example" if is_vision(model) else "token", "again": again}
     entries: list[Entry] = []
     try:
         with scorer(model, seed=seed, device=device, tell=tell) as score:
@@ -107,6 +108,7 @@ def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> d
 
 
 def _check(
+    model: str,
     budgets: Sequence[str],
     asked: Sequence[Contestant],
     met: Sequence[tuple[Any, str | None]],
@@ -114,6 +116,8 @@ def _check(
     text: str | None,
 ) -> None:
     """What cannot be is said before the long part."""
+    from secateur.parts.vision import is_vision
+
     for budget in budgets:
         Budget.parse(budget)
     if not asked:
@@ -122,6 +126,8 @@ def _check(
         raise SecateurError("there is no budget", "give --budgets, or a rival with a setting, like llama.cpp:q4_k_m")
     if beside and text is None:
         raise SecateurError("files of others can only be measured on a text of its own", "give one with --text")
+    if met and is_vision(model):
+        raise SecateurError("the rivals that there are cut language models", "leave out --rivals for image models")
     for rival, _ in met:
         if rival.version() is None:
             raise SecateurError(f"{rival.name} is not installed for {rival.python}", rival.get())

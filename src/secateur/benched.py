@@ -20,7 +20,14 @@ def draw(result: Mapping[str, Any]) -> str:
     rows, first = result["rows"], str(result["reference"])
     title = f"{Path(str(result['model'])).name}: methods at the same bytes"
     parts = [f"<header><h1>{escape(title)}</h1>", _lead(result), "</header>"]
-    parts += [_frontier(rows), _against(rows, first), _table(rows, first), _missing(rows)]
+    each = result.get("each", "token")
+    drawn = figures(result)
+    parts += [
+        _frontier(drawn["frontier"], each),
+        _against(drawn["differences"], first),
+        _table(rows, first, each),
+        _missing(rows),
+    ]
     parts += [_again(result), cited(_papers(rows)), _others(rows), _footer(first)]
     return whole(title, parts, {})
 
@@ -39,19 +46,17 @@ def _lead(result: Mapping[str, Any]) -> str:
     )
 
 
-def _frontier(rows: Sequence[Mapping[str, Any]]) -> str:
-    known = [row for row in rows if row["kl"] is not None and row["kl"] > 0 and row["bytes"]]
-    if not known:
+def _frontier(drawn: str, each: str) -> str:
+    if not drawn:
         return ""
     return (
-        "<h2>KL against bytes</h2><p class=soft>How far the predictions are from the uncut model's, in nats per token, "
-        "against the bytes of the whole file. Lower and further left is better; lines up and down are 95% intervals."
-        f'</p><figure data-name="frontier" style="max-width:52rem">{pictures.rivals(known)}</figure>'
+        f"<h2>KL against bytes</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each},"
+        " against the bytes of the whole file. Lower and further left is better; lines up and down are 95% intervals."
+        f'</p><figure data-name="frontier" style="max-width:52rem">{drawn}</figure>'
     )
 
 
-def _against(rows: Sequence[Mapping[str, Any]], first: str) -> str:
-    drawn = differences(rows, first)
+def _against(drawn: str, first: str) -> str:
     if not drawn:
         return ""
     return (
@@ -60,6 +65,13 @@ def _against(rows: Sequence[Mapping[str, Any]], first: str) -> str:
         f'one that crosses the line tells nothing.</p><figure data-name="differences" style="max-width:52rem">'
         f"{drawn}</figure>"
     )
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of the page by their names, as SVG; empty where there is nothing to draw."""
+    known = [row for row in result["rows"] if row["kl"] is not None and row["kl"] > 0 and row["bytes"]]
+    drawn = pictures.rivals(known) if known else ""
+    return {"frontier": drawn, "differences": differences(result["rows"], str(result["reference"]))}
 
 
 def differences(rows: Sequence[Mapping[str, Any]], first: str) -> str:
@@ -113,7 +125,7 @@ def _bent(value: float, bend: float) -> float:
     return math.copysign(math.log10(1 + abs(value) / bend), value)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], first: str) -> str:
+def _table(rows: Sequence[Mapping[str, Any]], first: str, each: str) -> str:
     if not rows:
         return ""
     heads = {"budget": "w", "contestant": "w", "bytes": "", "bits per weight": "", "KL": "", "95% interval": ""}
@@ -122,7 +134,7 @@ def _table(rows: Sequence[Mapping[str, Any]], first: str) -> str:
     head = "".join(f'<th scope="col"{f" class={d}" * bool(d)}>{escape(name)}</th>' for name, d in heads.items())
     body = "".join(_line(row) for row in rows if row["kl"] is not None)
     return (
-        "<h2>All figures</h2><p class=soft>KL, its difference and the rise of the loss in nats per token. A column's "
+        f"<h2>All figures</h2><p class=soft>KL, its difference and the rise of the loss in nats per {each}. A column's "
         'name sorts by it.</p><div class="scroll tall" tabindex="0" role="region" aria-label="all figures">'
         f'<table class="sorts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -95,7 +95,7 @@ def _bench(file: Path) -> dict[str, Any]:
     """What a bench has left."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return found if found["rows"] is not None else {}
+        return {**found, "rows": list(found["rows"])}
     except (ValueError, KeyError, TypeError) as why:
         raise PlanError(f"cannot read {file} ({why})", "give the same `secateur bench` again") from None
 
@@ -103,17 +103,31 @@ def _bench(file: Path) -> dict[str, Any]:
 def figures(out: str | Path, folder: str | Path) -> list[Path]:
     """The figures of a cut as SVG files that stand alone, in the colours of a white page; what cannot be drawn is not
     written. The map of the network is saved from the page, at the zoom that one has chosen."""
+    from secateur.benched import figures as of_bench
+    from secateur.versus import RESULT
+
+    out, folder = Path(out), Path(folder)
+    if (out / RESULT).is_file() and not (out / "secateur.json").exists():
+        return _saved(of_bench(_bench(out / RESULT)), folder)
+    return _saved(_of_cut(gather(out)), folder)
+
+
+def _of_cut(run: Run) -> dict[str, str]:
     from secateur import pictures
-    from secateur.export._write import write_text
     from secateur.frontier import curve, ours
 
-    run, folder = gather(Path(out)), Path(folder)
     floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
-    drawn = {
+    return {
         "bits-by-depth": pictures.depth(run.rows, run.spent.get("bits_per_weight")),
         "frontier": pictures.frontier(curve(run.menu) if run.menu else [], ours(run), run.measured),
         "predicted-and-measured": pictures.agreement(run.planned, run.measured, floor),
     }
+
+
+def _saved(drawn: Mapping[str, str], folder: Path) -> list[Path]:
+    from secateur import pictures
+    from secateur.export._write import write_text
+
     folder.mkdir(parents=True, exist_ok=True)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     for name, svg in drawn.items():

@@ -121,7 +121,9 @@ def _table(result: dict[str, Any]) -> RenderableType:
         figures = [f"{row['bytes']:,}", f"{row['bits_per_weight']:.3f}"]
         figures += [_between(row["kl"], row["kl_interval"]), _between(row["kl_more"], row["kl_more_interval"], "+")]
         table.add_row(budget, name, *figures, nats(row["rise"]), seconds(row["seconds"]) if row["seconds"] else "")
-    notes.append(Text("* the least KL to the uncut model at this budget, nats per token; all intervals are 95%"))
+    notes.append(
+        Text(f"* the least KL to the uncut model at this budget, nats per {result['each']}; all intervals are 95%")
+    )
     notes.append(Text(f"the same as a page, with pictures: {result['report']}"))
     return Group(table, *notes)
 
