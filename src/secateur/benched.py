@@ -50,8 +50,8 @@ def _frontier(drawn: str, each: str) -> str:
     if not drawn:
         return ""
     return (
-        f"<h2>KL against bytes</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each},"
-        " against the bytes of the whole file. Lower and further left is better; lines up and down are 95% intervals."
+        f"<h2>KL against bytes</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each}"
+        ", against the bytes of the whole file. Lower and further left is better; lines up and down are 95% intervals."
         f'</p><figure data-name="frontier" style="max-width:52rem">{drawn}</figure>'
     )
 
