@@ -212,6 +212,7 @@ def test_a_bad_rival_is_a_row_that_says_so(wide, tmp_path, bits, content, then, 
     [
         ({"rivals": ["hqq"], "budgets": ["4 bits/weight"]}, "hqq is not installed"),
         ({"rivals": ["rtn"], "budgets": []}, "there is no budget"),
+        ({"rivals": ["torch-pruning"]}, "torch-pruning cuts image models"),
     ],
 )
 def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
@@ -248,3 +249,37 @@ def test_over_linear_everybody_leaves_embeddings_alone(wide):
         linear["llamacpp-q4_k_m+f16emb"]["bits_per_weight"] <= 5.0 < linear["llamacpp-q5_k_m+f16emb"]["bits_per_weight"]
     )
     assert linear["llamacpp-q5_k_m+f16emb"]["bytes"] > all_["llamacpp-q5_k_m"]["bytes"]
+
+
+def test_budgets_that_need_other_edits_get_them(tmp_path):
+    """FLOPs of an image model: channels are on the menu though nobody asked for them."""
+    import numpy as np
+
+    model = _small_resnet(tmp_path)
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 255, (60, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=draw.integers(0, 10, 60))
+    asked = {"contestants": ["two-sided"], "format": "safetensors", "samples": 30}
+    (row,) = bench(str(model), str(tmp_path / "data.npz"), ["80% flops"], out=tmp_path / "out", **asked)["rows"]
+    assert row["flops"] and row["kl"] > 0 and row["bits_per_weight"] < 32
+
+
+def _small_resnet(folder: Path) -> Path:
+    """ResNet-8, random."""
+    import torch
+    from safetensors.torch import save_file
+
+    shapes = {"conv1": (16, 3)} | {
+        f"layer{s}.0.conv{c}": (16 * 2 ** (s - 1), 16 * 2 ** max(s - 2, 0) if c == 1 else 16 * 2 ** (s - 1))
+        for s in (1, 2, 3)
+        for c in (1, 2)
+    }
+    draw, state = torch.Generator().manual_seed(0), {}
+    for name, (rows, cols) in shapes.items():
+        state[f"{name}.weight"] = torch.randn(rows, cols, 3, 3, generator=draw) * (2 / (9 * cols)) ** 0.5
+        norm = name.replace("conv", "bn")
+        state |= {f"{norm}.{part}": torch.ones(rows) for part in ("weight", "running_var")}
+        state |= {f"{norm}.{part}": torch.zeros(rows) for part in ("bias", "running_mean")}
+    state |= {"linear.weight": torch.randn(10, 64, generator=draw) / 8, "linear.bias": torch.zeros(10)}
+    save_file(state, folder / "resnet8.safetensors")
+    return folder / "resnet8.safetensors"

@@ -36,6 +36,7 @@ def bench(
     rival_limit: float | None = None,
     format: str | None = None,
     over: str = "all",
+    edits: str = "bits",
     samples: int | None = None,
     seq_len: int | None = None,
     seed: int = 0,
@@ -63,8 +64,9 @@ def bench(
     _check(model, budgets, asked, met, beside, text)
     format = format or (met[0][0].format if met else usual_format(model))
     how = {"format": format, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
+    kinds = ",".join(_kinds(model, edits, budgets, met))
     menus = {
-        damage: survey(model, data, out=out / f"menu-{damage}", over=over, damage=damage, tell=tell, **how)
+        damage: survey(model, data, out=out / f"menu-{damage}", over=over, damage=damage, edits=kinds, tell=tell, **how)
         for damage in dict.fromkeys(one.damage for one in asked)
     }
     about = {"model": str(model), "data": str(data), "text": text, "budgets": list(budgets), "format": format}
@@ -107,6 +109,19 @@ def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> d
     return result | {"picture": str(out / "bench.svg") if drawn else None, "report": str(out / "report.html")}
 
 
+def _kinds(model: str, edits: str, budgets: Sequence[str], met: Sequence[tuple[Any, str | None]]) -> tuple[str, ...]:
+    """The kinds of edits that are asked for, and those without which the budgets could not be kept to."""
+    from secateur.parts.edits import asked
+    from secateur.parts.vision import is_vision
+    from secateur.price import needed
+
+    kinds, pictures = asked(edits), is_vision(model)
+    fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
+    for budget in (*budgets, *fewer):
+        kinds = needed(Budget.parse(budget), kinds, pictures)
+    return kinds
+
+
 def _check(
     model: str,
     budgets: Sequence[str],
@@ -116,6 +131,7 @@ def _check(
     text: str | None,
 ) -> None:
     """What cannot be is said before the long part."""
+    from secateur import rivals as tools
     from secateur.parts.vision import is_vision
 
     for budget in budgets:
@@ -126,9 +142,11 @@ def _check(
         raise SecateurError("there is no budget", "give --budgets, or a rival with a setting, like llama.cpp:q4_k_m")
     if beside and text is None:
         raise SecateurError("files of others can only be measured on a text of its own", "give one with --text")
-    if met and is_vision(model):
-        raise SecateurError("the rivals that there are cut language models", "leave out --rivals for image models")
     for rival, _ in met:
+        if rival.pictures != is_vision(model):
+            what, able = ("image" if rival.pictures else "language"), tools.every({})
+            others = ", ".join(one.name for one in able if one.pictures != rival.pictures)
+            raise SecateurError(f"{rival.name} cuts {what} models", f"for this one there are {others}")
         if rival.version() is None:
             raise SecateurError(f"{rival.name} is not installed for {rival.python}", rival.get())
 
@@ -155,6 +173,7 @@ def _ours(here: Field, one: Contestant, budget: str, menus: Mapping[str, Menu]) 
             here.model, chosen, data=here.data, out=folder, menu=menu, round=one.round, tell=here.tell, **options
         )
         row.update(bytes=told["export"]["bytes_on_disk"], bits_per_weight=told["spent"]["bits_per_weight"])
+        row.update(flops=told["spent"].get("flops"))
         row.update(predicted=chosen.damage, seconds=told["seconds"], agreement=told["agreement"])
         windows = json.loads((folder / WINDOWS).read_text(encoding="utf-8"))
         if here.text is None:

@@ -50,8 +50,9 @@ def _frontier(drawn: str, each: str) -> str:
     if not drawn:
         return ""
     return (
-        f"<h2>KL against bytes</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each}"
-        ", against the bytes of the whole file. Lower and further left is better; lines up and down are 95% intervals."
+        f"<h2>KL against size</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each}"
+        ", against the bytes of the whole file, or FLOPs. Lower and further left is better; lines up and down are 95% "
+        "intervals."
         f'</p><figure data-name="frontier" style="max-width:52rem">{drawn}</figure>'
     )
 
@@ -70,7 +71,8 @@ def _against(drawn: str, first: str) -> str:
 def figures(result: Mapping[str, Any]) -> dict[str, str]:
     """The figures of the page by their names, as SVG; empty where there is nothing to draw."""
     known = [row for row in result["rows"] if row["kl"] is not None and row["kl"] > 0 and row["bytes"]]
-    drawn = pictures.rivals(known) if known else ""
+    capped = known and all(row.get("flops") for row in known) and any("flops" in row["budget"] for row in known)
+    drawn = pictures.rivals(known, "flops" if capped else "bytes") if known else ""
     return {"frontier": drawn, "differences": differences(result["rows"], str(result["reference"]))}
 
 

@@ -19,8 +19,8 @@ from secateur.types import SecateurError
 ROW = "bench-row.json"
 #: where all rows lie
 RESULT = "bench.json"
-#: caps that a rival can be held to
-SIZES = ("bytes", "bits_per_weight")
+#: caps that a rival can be held to; FLOPs where it cuts image models
+SIZES = ("bytes", "bits_per_weight", "flops")
 
 
 @dataclass
@@ -40,7 +40,17 @@ class Entry:
 def empty_row(contestant: str, budget: str) -> dict[str, Any]:
     """A row of which nothing is known yet. `*_more` is against the first contestant at the same budget."""
     words = ("allocate", "round", "damage", "tool", "setting", "version")
-    figures = ("bytes", "bits_per_weight", "predicted", "kl", "kl_interval", "rise", "rise_interval", "agreement")
+    figures = (
+        "bytes",
+        "bits_per_weight",
+        "flops",
+        "predicted",
+        "kl",
+        "kl_interval",
+        "rise",
+        "rise_interval",
+        "agreement",
+    )
     more = ("kl_more", "kl_more_interval", "rise_more", "rise_more_interval", "seconds", "note")
     known = {"contestant": contestant, "budget": budget, "asked": budget}
     return known | dict.fromkeys(words, "") | dict.fromkeys((*figures, *more))
@@ -115,11 +125,11 @@ def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, 
     try:
         if here.over == "linear":  # embeddings and head stay as they are, theirs as ours
             settings = [rival.linear(setting) for setting in settings]
-        if other := set(caps) - set(SIZES):
+        if other := set(caps) - set(SIZES if rival.pictures else SIZES[:2]):
             raise RivalError(f"it is asked for sizes, and knows nothing of {', '.join(sorted(other))}")
         setting, told = largest(here, rival, settings, caps)
         row |= {"contestant": f"{rival.name} {setting}", "setting": setting}
-        row |= {name: told[name] for name in (*SIZES, "seconds", "version")}
+        row |= {name: told.get(name) for name in (*SIZES, "seconds", "version")}
         row["budget"] = _same(rival, here.how["format"], told)
         folder = _folder(here, rival, setting)
         done = {"rival": rival.name, "setting": setting, "version": told["version"], **_job(here), **here.key()}
@@ -127,22 +137,32 @@ def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, 
         def measured() -> Entry:
             if not (folder / "packed").exists():  # dropped after a bench on another text
                 _made(here, rival, setting, again=True)
-            dense = folder / "dense"
-            return here.measured(dict(row), dense if dense.exists() else folder / "packed")
+            dense, file = folder / "dense", next((folder / "packed").iterdir())
+            where = file if rival.pictures else dense if dense.exists() else folder / "packed"
+            return _reading(lambda: here.measured(dict(row), where))
 
         found = here.once(folder, done, measured)
         return Entry(row | {key: found.row[key] for key in ("agreement", "note")}, found.kls, found.rises)
     except SecateurError as why:
         said = f"{why.message}; {why.hint}" if why.hint else why.message
-    except Exception as error:  # a file of somebody else may break our reader in any way, and the others go on
-        said = f"its file cannot be read: {type(error).__name__}: {error}"
-    row |= {"bytes": None, "bits_per_weight": None, "note": said, "budget": budget}
-    return Entry(row)
+        return Entry(row | {"bytes": None, "bits_per_weight": None, "flops": None, "note": said, "budget": budget})
+
+
+def _reading(do: Callable[[], Any]) -> Any:
+    """Read a file of somebody else: it may break our reader in any way, and the others go on."""
+    try:
+        return do()
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise RivalError(f"its file cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _same(rival: Rival, format: str, told: Mapping[str, Any]) -> str:
-    """What its file takes as a budget: its bytes, or where ours lies in another kind of file, which would count its
-    header and tokenizer as well, its bits per weight."""
+    """What its file takes as a budget: its bytes, and FLOPs of image models. Where ours lies in another kind of file,
+    which would count its header and tokenizer as well, its bits per weight."""
+    if rival.pictures:
+        return f"{told['flops']:_} flops, {told['bytes']:_} bytes"
     if (format == "gguf") == (rival.format == "gguf"):
         return f"{told['bytes']:_} bytes"
     return f"{math.floor(1e4 * told['bits_per_weight']) / 1e4:.4f} bits/weight"
@@ -225,14 +245,23 @@ def _made(here: Field, rival: Rival, setting: str, again: bool = False) -> dict[
     tokens = folder.parent / "windows.npy"
     if not tokens.exists():
         with atomic(tokens) as opened:
-            np.save(opened, here.case.calib.cpu().numpy())
+            np.save(opened, _inputs(here, rival).cpu().numpy())
     place, device = here.case.checkpoint.folder, str(here.case.device)
     seed = here.how["seed"]
     told = run(rival, setting, folder, model=place, tokens=tokens, device=device, seed=seed, limit=here.limit)
-    told |= _sizes(here, folder / "packed")
+    told |= _reading(lambda: (_picture_sizes if rival.pictures else _sizes)(here, folder / "packed"))
     write_text(file, json.dumps(told) + "\n")
     here.tell(f"{rival.name} {setting}", 1, 1)
     return told
+
+
+def _inputs(here: Field, rival: Rival) -> Any:
+    """What ours are calibrated on: windows of tokens, or pictures as a network takes them."""
+    if not rival.pictures:
+        return here.case.calib
+    from secateur.parts.vision import open_vision
+
+    return open_vision(here.model).prepare(here.case.calib.x)
 
 
 def _sizes(here: Field, packed: Path) -> dict[str, Any]:
@@ -254,3 +283,12 @@ def _sizes(here: Field, packed: Path) -> dict[str, Any]:
         counted = {name for name in tensors if name.rpartition(".")[0] in layers and not name.endswith(".bias")}
     payload = sum(n for name, n in tensors.items() if here.over == "all" or name in counted)
     return {"bytes": size, "bits_per_weight": 8 * payload / _weights(here)}
+
+
+def _picture_sizes(here: Field, packed: Path) -> dict[str, Any]:
+    from secateur.model.flops import flops
+    from secateur.parts.vision import open_vision
+
+    found = open_vision(next(packed.glob("*.safetensors")))
+    computed = sum(flops(found.network, found.example(1)).values())
+    return {"bytes": found.bytes, "bits_per_weight": 8 * found.stored / _weights(here), "flops": computed}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.options import Data, Device, Format, Json, Model, Out, Over, Samples, Seed, SeqLen
+from secateur.cli.options import Data, Device, Edits, Format, Json, Model, Out, Over, Samples, Seed, SeqLen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,6 +63,7 @@ def bench(
     ] = None,
     format: Format = None,
     over: Over = "all",
+    edits: Edits = "bits",
     samples: Samples = None,
     seq_len: SeqLen = None,
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the cut models in the folder.")] = False,
@@ -83,7 +84,15 @@ def bench(
         work.say(f"cutting {model} by {', '.join([*names, *others])} to {to}; it goes to {out}")
         from secateur.bench import bench as compete
 
-        how = {"format": format, "over": over, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
+        how = {
+            "format": format,
+            "over": over,
+            "edits": edits,
+            "samples": samples,
+            "seq_len": seq_len,
+            "seed": seed,
+            "device": device,
+        }
         met = {"rivals": others, "rival_pythons": rival_python or (), "rival_limit": rival_limit}
         found = compete(
             model, data, budgets or (), names, out=out, text=text, beside=beside or (), keep_files=keep_files,

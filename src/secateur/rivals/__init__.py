@@ -74,6 +74,11 @@ class Rival:
         return self.own.SETTINGS
 
     @property
+    def pictures(self) -> bool:
+        """Whether it cuts image models, and not language models."""
+        return getattr(self.own, "PICTURES", False)
+
+    @property
     def quick(self) -> bool:
         return getattr(self.own, "QUICK", False)
 
@@ -206,11 +211,13 @@ def run(
 
 
 def _around(rival: Rival, device: str) -> dict[str, str]:
-    """Its environment: offline, on the device that was asked for; our own package only where it is our interpreter."""
+    """Its environment: offline, on the device that was asked for; our own package only where it is our interpreter, or
+    the rival cuts networks of ours."""
     found = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":
         found["CUDA_VISIBLE_DEVICES"] = ""
-    paths = [str(HERE.parents[1])] if rival.python == sys.executable else []
+    ours = rival.python == sys.executable or getattr(rival.own, "OURS", False)
+    paths = [str(HERE.parents[1])] if ours else []
     found["PYTHONPATH"] = os.pathsep.join(paths)
     return found
 

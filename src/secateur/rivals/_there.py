@@ -92,7 +92,7 @@ def narrowed(folder: Path, original: Path) -> None:
     """Every float32 tensor in the number type of the original: a tool that ran in float32 leaves scales and embeddings
     so, nobody would ship that, and so their bytes are not counted that way."""
     files = list(folder.glob("*.safetensors"))
-    if not files:
+    if not files or not (original / "config.json").exists():
         return
     import torch
     from safetensors import safe_open
@@ -146,7 +146,7 @@ def main(file: str) -> None:
     begun = time.time()
     version = module_at(job.rival).cut(job)
     narrowed(job.packed, job.model)
-    if list(job.packed.glob("*.safetensors")):
+    if job.model.is_dir() and list(job.packed.glob("*.safetensors")):
         job.beside(job.packed)
     run = {"version": version, "seconds": time.time() - begun, "cpu_seconds": spent()}
     run |= {"peak_rss_bytes": peak_rss()}
