@@ -29,7 +29,8 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 torch.set_num_threads(THREADS)
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that every part finds `harness`
+_ABOVE = str(Path(__file__).resolve().parents[1])  # so that every part finds `harness`
+sys.path[:] = [*(path for path in sys.path if path != _ABOVE), _ABOVE]  # last: our `gguf.py` would hide the library
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
