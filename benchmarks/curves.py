@@ -22,7 +22,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,10 @@ def ours(network: str, words: Any, seed: int, place: Path) -> Iterator[dict[str,
     from secateur.cut import survey
 
     menu, (model, known, unknown) = words.menu or place / "menu", files(network, place)
-    begun = time.time()
     how = {"samples": words.samples, "format": "safetensors", "seed": seed, "device": words.device}
     if not words.menu:
         survey(model, known, out=menu, edits="bits,channels", **how)
-    spent = time.time() - begun
-    for row in points(network, model, known, unknown, menu, words, seed):
-        yield row | {"seconds": spent + row["seconds"]}
+    yield from points(network, model, known, unknown, menu, words, seed)
 
 
 def points(
@@ -100,14 +96,13 @@ def points(
     total = sum(case.flops(unit, keep) for unit in case.units)
     plans = plan(menu, [f"{100 * share:g}% flops" for share in words.shares])
     for share, chosen in zip(words.shares, plans, strict=True):
-        begun = time.time()
         with case.stream.loaded():
             edits = {unit.name: chosen.edits[unit.name] for unit in groups.units}
             groups.take(edits, widths=left_of(case.trunks, chosen.edits))
             logits = _logits(case, x)
         row = {"network": network, "tool": "secateur", "method": str(chosen.edits.get("trunks", "")), "budget": share}
         row |= {"seed": seed, "flops": chosen.spent["flops"] / total, "kl_predicted": chosen.about["kl_predicted"]}
-        yield row | _scored(logits, plain, labels) | {"seconds": time.time() - begun}
+        yield row | _scored(logits, plain, labels)
 
 
 def _pictures(file: str, case: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,10 +148,11 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         out = {key: row.get(key, "") for key in (*KEY, "version")}
         out |= {"flops": f"{row['flops']:.4f}", "accuracy_before": f"{row['accuracy_before']:.4f}"}
         out |= {"accuracy": f"{row['accuracy']:.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}"}
-        ahead = _interval(mine[row["budget"]] - right) if row["budget"] in mine else None
+        rival = row["tool"] != "secateur" and row["budget"] in mine
+        ahead = _interval(mine[row["budget"]] - right) if rival else None
         out |= {"ours_low": f"{ahead[0]:.4f}", "ours_high": f"{ahead[1]:.4f}"} if ahead else {}
         out |= {name: f"{row[name]:.4f}" for name in ("loss", "kl", "kl_predicted") if name in row}
-        yield out | {"seconds": f"{row.get('seconds', row.get('cpu_s', 0.0)):.0f}"} | stamp()
+        yield out | stamp()
 
 
 def _right(row: Mapping[str, Any]) -> np.ndarray:

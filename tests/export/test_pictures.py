@@ -93,8 +93,8 @@ def test_ranges_by_hand():
     assert fitted(crowd)[0] * 255 < 1.4  # one number far out does not set the range
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch-export", "packed"])
-def test_fewer_channels_in_every_format(small, tmp_path, form):
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_fewer_channels_in_graphs(small, tmp_path, form):
     """Blocks and trunks with fewer channels, shortcuts of empty ones among them: the runtime's logits are ours."""
     model, data = map(str, small)
     result = cut(model, data, "40% flops", out=tmp_path, format=form, samples=60)
@@ -127,9 +127,9 @@ def test_a_mobilenet_loses_channels_and_runs_in_onnx(tmp_path):
             now = width
     layer("conv_head", "bn2", 16, now, 1)
     tensors |= {"classifier.weight": torch.randn(5, 16, generator=draw), "classifier.bias": torch.zeros(5)}
-    model = str(tmp_path / "mobilenet_32px.safetensors")
+    model = str(tmp_path / "mobilenet_16px.safetensors")
     save_file(tensors, model)
-    images = torch.randint(0, 256, (160, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    images = torch.randint(0, 256, (160, 16, 16, 3), generator=draw, dtype=torch.uint8)
     seen = open_vision(model)
     with torch.no_grad():
         labels = seen.network(seen.prepare(images)).argmax(1)
