@@ -176,6 +176,14 @@ def test_fewer_channels_as_plain_tensors(spotter, tmp_path):
     assert result["spent"]["flops"] == plans[1].spent["flops"]
 
 
+def test_a_bias_before_a_normalisation_is_folded_with_it(spotter, tmp_path):
+    """In ONNX, where layers that are kept have a bias of their own and a normalisation behind it."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    result = cut(*map(str, spotter), "65% flops", out=tmp_path / "out", format="onnx", samples=60)
+    assert result["export"]["logit_error_exact"] < 1e-3 and result["folded"] == 5
+    assert result["export"]["bytes_priced"] == result["spent"]["bytes"]
+
+
 def test_the_usual_format_and_those_that_do_not_fit(spotter, tmp_path):
     model, data = map(str, spotter)
     assert cut(model, data, "80% bytes", out=tmp_path / "out", samples=60)["export"]["format"] == "packed"

@@ -228,9 +228,9 @@ class OnnxPictures(Graphed):
         rest = [one for one in whole.initializer if one.name not in gone]
         del whole.initializer[:]
         for one in rest:  # kept layers, into which the exporter has folded too
-            plain = one.name.removesuffix("_bias").removesuffix(".weight")
+            plain = one.name.removesuffix("_bias").removesuffix(".weight").removesuffix(".bias")
             as_called = next((f"{n}.bias" for n, layer in self.folded.items() if layer == plain), one.name)
-            name = as_called if one.name.endswith("weight_bias") else one.name
+            name = as_called if one.name.endswith("bias") else one.name
             if name in held:
                 held[name] = torch.from_numpy(values[one.name])
             else:
