@@ -79,12 +79,12 @@ def points(
     network: str, model: str, known: str, unknown: str, folder: Path, words: Any, seed: int
 ) -> Iterator[dict[str, Any]]:
     """The plans of a menu at all shares, each carried out in memory and scored."""
-    from secateur.case import open_case
-    from secateur.channels import Groups
     from secateur.cut import plan
+    from secateur.cut.case import open_case
+    from secateur.cut.channels import Groups
+    from secateur.cut.surveying import stored_factors
     from secateur.parts.edits.trunks import left_of
     from secateur.parts.menus import load_menu
-    from secateur.survey import stored_factors
 
     menu, kinds = load_menu(folder), ("bits", "channels")
     case = open_case(model, known, str(menu.about["format"]), words.samples, None, seed, words.device, kinds)

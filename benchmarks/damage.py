@@ -19,13 +19,13 @@ import torch
 from harness import stamp, write_rows
 from scipy.stats import spearmanr
 
-from secateur.apply import apply
 from secateur.cut import plan
+from secateur.cut.applying import apply
+from secateur.cut.surveying import corrected, survey
 from secateur.export._verify import load
 from secateur.measure.compare import Comparison
 from secateur.model.text import windows
 from secateur.parts.allocate import price
-from secateur.survey import corrected, survey
 from secateur.types import Budget, Menu, Plan
 
 

@@ -29,7 +29,7 @@ from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
-from secateur.pictures import alone, rivals
+from secateur.report.pictures import alone, rivals
 from secateur.types import Edit, Menu, Plan
 
 TABLE, PICTURE = ROOT / "benchmarks" / "joint.csv", ROOT / "docs" / "guides"

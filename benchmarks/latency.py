@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks import harness
-from secateur.case import open_case
 from secateur.cut import cut
-from secateur.latency import timed
+from secateur.cut.case import open_case
+from secateur.cut.latency import timed
 from secateur.parts.edits.keep import Keep
 from secateur.types import BudgetError
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import harness, published, rules
-from secateur.apply import apply
+from secateur.cut.applying import apply
+from secateur.cut.surveying import corrected, survey
 from secateur.parts import allocate
-from secateur.survey import corrected, survey
 from secateur.types import Allocator, Budget, BudgetError, Menu, Plan, PlanError
 
 OUT = Path(__file__).with_suffix(".csv")

@@ -26,8 +26,9 @@ from benchmarks.harness import write_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from secateur.case import open_case
 from secateur.cut import plan, survey
+from secateur.cut.case import open_case
+from secateur.cut.surveying import stored_factors
 from secateur.maths import masks, scores
 from secateur.maths.factor import damped
 from secateur.maths.patterns import Pattern
@@ -35,7 +36,6 @@ from secateur.model.factors import Factors
 from secateur.model.matrix import view
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.sparse import Sparse
-from secateur.survey import stored_factors
 from secateur.types import Edit
 
 HERE = Path(__file__).parent

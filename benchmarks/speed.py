@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import torch
 from harness import stamp, write_rows
 
-from secateur.case import open_case
 from secateur.cut import cut
+from secateur.cut.case import open_case
 from secateur.maths.grids.affine import Affine
 from secateur.maths.settle import Effort, settle
 from secateur.maths.sums import Gram

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import harness, tiny
+from secateur.cut.surveying import complete
 from secateur.methods.moe.mc_smoe import aligned, compressed, counts, distilled, joined, merged, usage
 from secateur.model.checkpoint import open_checkpoint
 from secateur.model.factors import backward
 from secateur.model.sides import with_sides
 from secateur.model.stream import Stream
 from secateur.parts.knives import OfExperts
-from secateur.survey import complete
 
 EXPERTS, LEFT, RANK, KEEP, STEPS = 8, 12, 16, 0.1, 60
 #: of a group's numbers, the share that its low rank and rows are: three matrices of 64 x 64

@@ -113,7 +113,7 @@ def test_nan_and_infinity_are_found_before_the_long_part(
     folder = copy(name)
     tensor = tensor if name == "llama" else next(n for n in load_file(folder / "model.safetensors") if "experts.3" in n)
     changed(folder, tensor, lambda weights: weights.__setitem__(where, value))
-    monkeypatch.setattr("secateur.survey.backward", lambda *_: pytest.fail("the long part has begun"))
+    monkeypatch.setattr("secateur.cut.surveying.backward", lambda *_: pytest.fail("the long part has begun"))
     fails(f"`{tensor}` holds 1 NaN or infinite value of", "damaged", *words(folder, text, tmp_path / "out"))
 
 
@@ -198,7 +198,7 @@ def test_a_budget_below_the_cheapest_plan(fails, tiny, text, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_words_that_are_not_known(fails, tiny, text, tmp_path, more, message, hint, monkeypatch):
-    monkeypatch.setattr("secateur.survey.backward", lambda *_: pytest.fail("the long part has begun"))
+    monkeypatch.setattr("secateur.cut.surveying.backward", lambda *_: pytest.fail("the long part has begun"))
     fails(message, hint, *words(tiny("llama"), text, tmp_path / "out"), *more)
 
 

@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from secateur.case import open_case
 from secateur.cut import cut
-from secateur.latency import fastest, timed
+from secateur.cut.case import open_case
+from secateur.cut.latency import fastest, timed
+from secateur.cut.price import check
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.rank import Rank
-from secateur.price import check
 from secateur.types import Budget, BudgetError
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.apply import apply
 from secateur.cut import plan
+from secateur.cut.applying import apply
+from secateur.cut.surveying import survey
 from secateur.parts.menus import load_menu
-from secateur.survey import survey
 
 
 def test_a_cap_on_multiplications_is_kept_by_low_ranks(tiny, text, quick, tmp_path):

@@ -94,7 +94,7 @@ def _runtimes() -> list[dict[str, Any]]:
 
 def _rivals() -> list[dict[str, Any]]:
     """Tools of others that `secateur bench --rivals` can run."""
-    from secateur.rivals import every
+    from secateur.bench.rivals import every
 
     told = [(one, one.version()) for one in every({})]
     return [

@@ -12,9 +12,9 @@ import pytest
 
 from secateur.parts.edits import parse
 from secateur.parts.menus import save_menu, save_plan
-from secateur.pictures import COLUMNS, Row, agreement, depth
 from secateur.report import report
-from secateur.tables import LISTED
+from secateur.report.pictures import COLUMNS, Row, agreement, depth
+from secateur.report.tables import LISTED
 from secateur.types import Matrix, Menu, Plan, PlanError, Unit
 
 EDITS = ("int(bits=2, group=64)", "int(bits=4, group=64)", "keep()")

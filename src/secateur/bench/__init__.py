@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.contestants import Contestant, contestant
+from secateur.bench.contestants import Contestant, contestant
+from secateur.bench.versus import RESULT, ROW, Entry, Field, beside_ours, empty_row, meet
 from secateur.maths.bootstrap import bootstrap
 from secateur.types import Budget, BudgetError, Menu, SecateurError
-from secateur.versus import RESULT, ROW, Entry, Field, beside_ours, empty_row, meet
 
 
 def bench(
@@ -48,13 +48,13 @@ def bench(
     """Rows of every contestant at every budget: bytes, KL and rise of the loss with 95% intervals, seconds.
 
     They are measured on the windows of `data` that nothing was calibrated on, or on all of `text`, a file that nobody
-    has seen: then folders of others stand `beside` ours. `rivals` are tools of others, run here (`secateur.rivals`).
+    has seen: then folders of others stand `beside` ours. `rivals` are tools of others, run here (`bench/rivals`).
     Finished rows are kept in `out`; the same call goes on. `out/report.html` shows them, also of a run that broke off;
     `again` is the command that it says.
     """
-    from secateur import rivals as tools
-    from secateur.case import usual_format
+    from secateur.bench import rivals as tools
     from secateur.cut import survey
+    from secateur.cut.case import usual_format
     from secateur.measure.scorer import scorer
     from secateur.parts.vision import is_vision
 
@@ -94,8 +94,8 @@ def bench(
 
 def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
     """The result: as JSON, as a picture, and as a page."""
-    from secateur.benched import draw
     from secateur.export._write import write_text
+    from secateur.report.benched import draw
 
     order = list(dict.fromkeys(one.row["budget"] for one in entries))
     entries = sorted(entries, key=lambda one: order.index(one.row["budget"]))
@@ -111,9 +111,9 @@ def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> d
 
 def _kinds(model: str, edits: str, budgets: Sequence[str], met: Sequence[tuple[Any, str | None]]) -> tuple[str, ...]:
     """The kinds of edits that are asked for, and those without which the budgets could not be kept to."""
+    from secateur.cut.price import needed
     from secateur.parts.edits import asked
     from secateur.parts.vision import is_vision
-    from secateur.price import needed
 
     kinds, pictures = asked(edits), is_vision(model)
     fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
@@ -131,7 +131,7 @@ def _check(
     text: str | None,
 ) -> None:
     """What cannot be is said before the long part."""
-    from secateur import rivals as tools
+    from secateur.bench import rivals as tools
     from secateur.parts.vision import is_vision
 
     for budget in budgets:
@@ -153,8 +153,8 @@ def _check(
 
 def _ours(here: Field, one: Contestant, budget: str, menus: Mapping[str, Menu]) -> Entry:
     """One contestant at one budget, cut and measured, or taken up where the very same was done before."""
-    from secateur.apply import WINDOWS, apply
     from secateur.cut import plan
+    from secateur.cut.applying import WINDOWS, apply
     from secateur.parts.edits import text as spelled
 
     row = empty_row(one.name, budget) | {"allocate": one.allocate, "round": one.round, "damage": one.damage}
@@ -243,8 +243,8 @@ def winners(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> str:
     """KL against bytes as SVG, a line a contestant, with its intervals; nothing where there is nothing to draw."""
-    from secateur.pictures import alone, rivals
+    from secateur.report.pictures import alone, rivals
 
     known = [row for row in rows if row["kl"] is not None and row["kl"] > 0 and row["bytes"]]
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    style = Path(__file__).parent.with_name("report").joinpath("page.css").read_text(encoding="utf-8")
     return alone(rivals(known), style) if known else ""

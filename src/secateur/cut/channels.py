@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.case import Case, Tell
+from secateur.cut.case import Case, Tell
 from secateur.maths.channels import Moments, Removal
 from secateur.measure.compare import Comparison, sums
 from secateur.model.factors import Factors

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.case import Case, Tell
+from secateur.cut.case import Case, Tell
 from secateur.maths import knapsack
 from secateur.maths.channels import Removal
 from secateur.measure.compare import Comparison, sums

@@ -14,8 +14,9 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from secateur import again, pictures, tables, words
-from secateur.frontier import Point, curve, data, ours
+from secateur import again, words
+from secateur.report import pictures, tables
+from secateur.report.frontier import Point, curve, data, ours
 
 if TYPE_CHECKING:
     from secateur.catalogue import Method

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from secateur.bench import bench, picture, winners
-from secateur.contestants import Contestant, contestant
-from secateur.pictures import rivals
+from secateur.bench.contestants import Contestant, contestant
+from secateur.report.pictures import rivals
 from secateur.types import SecateurError
 
-MODELS = runpy.run_path(str(Path(__file__).parent / "front_door" / "conftest.py"))
+MODELS = runpy.run_path(str(Path(__file__).parents[1] / "front_door" / "conftest.py"))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_rivals_stand_in_the_table_at_the_bytes_of_their_files(wide):
 def test_our_file_is_scored_as_it_was_when_it_was_cut(wide):
     """What apply saw while it cut and what the scorer reads from the file are one."""
     from secateur import cut
-    from secateur.case import open_case
+    from secateur.cut.case import open_case
     from secateur.measure.scorer import scorer
 
     folder, model = wide
@@ -195,8 +195,8 @@ def cut(job):
     ],
 )
 def test_a_bad_rival_is_a_row_that_says_so(wide, tmp_path, bits, content, then, said):
-    from secateur.rivals import Rival
-    from secateur.versus import Field, meet
+    from secateur.bench.rivals import Rival
+    from secateur.bench.versus import Field, meet
 
     folder, model = wide
     (tmp_path / "bad.py").write_text(BAD.format(name="as bad as can be", bits=bits, content=content, then=then))
@@ -226,8 +226,8 @@ def test_what_cannot_be_met_is_said_before_the_long_part(place, more, said):
 @pytest.mark.usefixtures("llama")
 def test_over_linear_everybody_leaves_embeddings_alone(wide):
     """What people call a 4-bit model: the layers inside the blocks are counted, embeddings and head stay in 16 bits."""
-    from secateur.rivals import find
-    from secateur.versus import Field, meet
+    from secateur.bench.rivals import find
+    from secateur.bench.versus import Field, meet
 
     folder, model = wide
     how = {"format": "compressed-tensors", **HOW, "seed": 0, "device": None}

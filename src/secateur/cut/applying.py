@@ -20,11 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.case import Case, Samples, Tell, also, compare, open_case, silent, work_folder
-from secateur.channels import Groups
+from secateur.cut.case import Case, Samples, Tell, also, compare, open_case, silent, work_folder
+from secateur.cut.channels import Groups
+from secateur.cut.finish import finish, summary
+from secateur.cut.price import spent
+from secateur.cut.surveying import complete, corrected, modules_of, statistics, store_factors, stored_factors
+from secateur.cut.trunk import at_widths, layers_of
 from secateur.export import Parts
 from secateur.export._write import write_text
-from secateur.finish import finish, summary
 from secateur.maths.channels import refitted
 from secateur.maths.grids import Coded
 from secateur.maths.settle import MANY, Task, at_once, settle_all, together
@@ -46,9 +49,6 @@ from secateur.parts.knives import OfExperts
 from secateur.parts.left import count, narrowed, removal, stays, vector_stays
 from secateur.parts.menus import check_model, load_menu, load_plan
 from secateur.parts.trunk import stay, vector
-from secateur.price import spent
-from secateur.survey import complete, corrected, modules_of, statistics, store_factors, stored_factors
-from secateur.trunk import at_widths, layers_of
 from secateur.types import Edit, Matrix, Plan, PlanError, SecateurError, Unit
 
 #: KL and rise of the loss of every window (every example) held back: what paired comparisons of two cuts need

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from secateur.bench.rivals import Rival, RivalError, run
 from secateur.maths.bootstrap import bootstrap
-from secateur.rivals import Rival, RivalError, run
 from secateur.types import SecateurError
 
 #: where a finished row lies, so that the same call takes it up
@@ -73,7 +73,7 @@ class Field:
     @cached_property
     def case(self) -> Any:
         """The case that ours are cut from: rivals calibrate and are measured on its windows."""
-        from secateur.case import open_case
+        from secateur.cut.case import open_case
 
         return open_case(self.model, self.data, **self.how)
 
@@ -211,7 +211,7 @@ def _guess(here: Field, rival: Rival, setting: str) -> dict[str, float]:
 
 
 def _weights(here: Field) -> int:
-    from secateur.price import weights
+    from secateur.cut.price import weights
 
     return weights(here.case, here.over)
 

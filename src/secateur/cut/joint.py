@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from secateur.case import Case, shapes_of
+from secateur.cut.case import Case, shapes_of
+from secateur.cut.price import price
+from secateur.cut.shapes import ERROR, Measured, curve_of
 from secateur.parts.correction import Correction
 from secateur.parts.damage import Row
 from secateur.parts.edits import text
@@ -26,8 +28,6 @@ from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import count
-from secateur.price import price
-from secateur.shapes import ERROR, Measured, curve_of
 from secateur.types import Edit, Unit
 
 #: how many combinations all rows have between them at their full shape, and how many times fewer at each smaller one

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from secateur.case import Case
+from secateur.cut.case import Case
 from secateur.methods.prune.ecoflap import expected
 from secateur.methods.prune.global_mp import quantiles
 from secateur.methods.prune.owl import outliers

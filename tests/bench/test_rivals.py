@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur import rivals
-from secateur.rivals import Rival, RivalError
+from secateur.bench import rivals
+from secateur.bench.rivals import Rival, RivalError
 from secateur.types import SecateurError
 
 

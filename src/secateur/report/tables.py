@@ -6,8 +6,8 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from secateur import pictures
-from secateur.pictures import Row
+from secateur.report import pictures
+from secateur.report.pictures import Row
 
 if TYPE_CHECKING:
     from secateur.report import Run

@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.apply import apply, carry_out, record, sides_of
-from secateur.case import Tell, open_case, silent, usual_format
-from secateur.latency import measured, timed
+from secateur.cut.applying import apply, carry_out, record, sides_of
+from secateur.cut.case import Tell, open_case, silent, usual_format
+from secateur.cut.latency import measured, timed
+from secateur.cut.price import check, needed
+from secateur.cut.surveying import corrected, survey, take_up
 from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
-from secateur.price import check, needed
-from secateur.survey import corrected, survey, take_up
 from secateur.types import Allocator, Budget, BudgetError, Menu, Plan
 
 if TYPE_CHECKING:

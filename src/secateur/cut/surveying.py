@@ -24,28 +24,28 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
-from secateur.case import Case, Tell, about, compare, open_case, silent, usual_format, work_folder
-from secateur.channels import Groups
+from secateur.cut.case import Case, Tell, about, compare, open_case, silent, usual_format, work_folder
+from secateur.cut.channels import Groups
+from secateur.cut.joint import Singles, offers_of
+from secateur.cut.notes import notes
+from secateur.cut.offers import offers
+from secateur.cut.price import fixed, price, weights
+from secateur.cut.shapes import measure
+from secateur.cut.trunk import layers_of, with_trunks
 from secateur.export import Parts
 from secateur.export._write import write_text
-from secateur.joint import Singles, offers_of
 from secateur.measure.compare import Comparison
 from secateur.model.factors import Factors, backward
 from secateur.model.inputs import forward
 from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
-from secateur.notes import notes
-from secateur.offers import offers
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
-from secateur.price import fixed, price, weights
-from secateur.shapes import measure
-from secateur.trunk import layers_of, with_trunks
 from secateur.types import Edit, Matrix, Menu, Plan, Unit
 
 

@@ -13,7 +13,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from secateur.frontier import Point, in_order
+from secateur.report.frontier import Point, in_order
 
 #: how many roles get a colour of their own; what lies outside the blocks shares the last
 ROLES = 7

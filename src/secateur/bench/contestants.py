@@ -44,7 +44,7 @@ def contestant(words: str) -> Contestant:
 
 def _parts() -> dict[str, dict[str, str]]:
     """Every word that a contestant may be made of, and which options it stands for."""
-    from secateur.apply import ROUNDERS
+    from secateur.cut.applying import ROUNDERS
     from secateur.parts import allocate, damage
 
     found = {name: {"round": name} for name in ROUNDERS} | {name: {"damage": name} for name in damage.names()}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from secateur.benched import differences, draw
+from secateur.bench.versus import Entry, empty_row
 from secateur.report import figures, report
+from secateur.report.benched import differences, draw
 from secateur.types import SecateurError
-from secateur.versus import Entry, empty_row
 
 BROWSER = runpy.run_path(str(Path(__file__).with_name("browser.py")))
 

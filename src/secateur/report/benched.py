@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import pictures, words
-from secateur.page import cited, copied, whole
+from secateur import words
+from secateur.report import pictures
+from secateur.report.page import cited, copied, whole
 
 if TYPE_CHECKING:
     from secateur.catalogue import Method
@@ -185,7 +186,7 @@ def _papers(rows: Sequence[Mapping[str, Any]]) -> list[Method]:
 
 def _others(rows: Sequence[Mapping[str, Any]]) -> str:
     """Tools of others that took part, each in its own words, with the version that ran."""
-    from secateur.rivals import every
+    from secateur.bench.rivals import every
 
     took = {row["tool"]: row["version"] for row in rows if row["tool"]}
     those = ((one, took[one.name]) for one in every({}) if one.name in took)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateur.case import Case, also
+from secateur.cut.case import Case, also
 from secateur.export._write import layout_bytes
 from secateur.model.matrix import place
 from secateur.parts.edits.keep import Keep

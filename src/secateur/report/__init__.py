@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import words
-from secateur.pictures import Row
+from secateur.report.pictures import Row
 from secateur.types import PlanError, SecateurError
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
 
     With `result`, what the cut gave back and the caller knows besides: it goes into `secateur.json`, whole, before.
     """
-    from secateur.benched import draw as of_bench
+    from secateur.bench.versus import RESULT
     from secateur.export._write import write_text
-    from secateur.page import draw
-    from secateur.versus import RESULT
+    from secateur.report.benched import draw as of_bench
+    from secateur.report.page import draw
 
     out, benched = Path(out), Path(out) / RESULT
     if result is None and benched.is_file() and not (out / "secateur.json").exists():
@@ -103,8 +103,8 @@ def _bench(file: Path) -> dict[str, Any]:
 def figures(out: str | Path, folder: str | Path) -> list[Path]:
     """The figures of a cut as SVG files that stand alone, in the colours of a white page; what cannot be drawn is not
     written. The map of the network is saved from the page, at the zoom that one has chosen."""
-    from secateur.benched import figures as of_bench
-    from secateur.versus import RESULT
+    from secateur.bench.versus import RESULT
+    from secateur.report.benched import figures as of_bench
 
     out, folder = Path(out), Path(folder)
     if (out / RESULT).is_file() and not (out / "secateur.json").exists():
@@ -113,8 +113,8 @@ def figures(out: str | Path, folder: str | Path) -> list[Path]:
 
 
 def _of_cut(run: Run) -> dict[str, str]:
-    from secateur import pictures
-    from secateur.frontier import curve, ours
+    from secateur.report import pictures
+    from secateur.report.frontier import curve, ours
 
     floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
     return {
@@ -125,8 +125,8 @@ def _of_cut(run: Run) -> dict[str, str]:
 
 
 def _saved(drawn: Mapping[str, str], folder: Path) -> list[Path]:
-    from secateur import pictures
     from secateur.export._write import write_text
+    from secateur.report import pictures
 
     folder.mkdir(parents=True, exist_ok=True)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from secateur.case import Case
+from secateur.cut.case import Case
 from secateur.parts import edits as edits_
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, PlanError, SecateurError, Unit

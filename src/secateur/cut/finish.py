@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.case import Case, Samples, Tell, folds
+from secateur.cut.case import Case, Samples, Tell, folds
 from secateur.export import Finished, Parts, companions, find, names
 from secateur.export._renumber import blocks_left, config_of_blocks, renumbered, renumbered_units
 from secateur.measure.compare import Comparison

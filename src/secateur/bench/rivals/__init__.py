@@ -30,8 +30,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from secateur.bench.rivals._there import module_at
 from secateur.catalogue import docstring, nearest
-from secateur.rivals._there import module_at
 from secateur.types import SecateurError
 
 HERE = Path(__file__).parent
@@ -217,7 +217,7 @@ def _around(rival: Rival, device: str) -> dict[str, str]:
     if device == "cpu":
         found["CUDA_VISIBLE_DEVICES"] = ""
     ours = rival.python == sys.executable or getattr(rival.own, "OURS", False)
-    paths = [str(HERE.parents[1])] if ours else []
+    paths = [str(HERE.parents[2])] if ours else []
     found["PYTHONPATH"] = os.pathsep.join(paths)
     return found
 

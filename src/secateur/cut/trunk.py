@@ -20,8 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from secateur.case import Case, Tell
-from secateur.channels import Groups
+from secateur.cut.case import Case, Tell
+from secateur.cut.channels import Groups
+from secateur.cut.price import fixed, price
 from secateur.model.matrix import place
 from secateur.model.trunk import Trunk
 from secateur.parts.correction import Correction
@@ -29,7 +30,6 @@ from secateur.parts.edits.channels import SHARES, Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.trunks import ROW, Trunks
 from secateur.parts.trunk import fits
-from secateur.price import fixed, price
 from secateur.types import Edit, Menu, Unit
 
 #: shares at which every trunk is measured, how many combinations are offered, how many of them are measured, and what
