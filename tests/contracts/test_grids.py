@@ -27,7 +27,8 @@ KNOBS = {
     "sparse": [{"keep": 0.5}],  # a form: tests/maths/test_sparse.py
     "each": [],  # edits of its sides, not its own
     "heads": [],  # no grid of its own
-    "experts": [],  # nor has this
+    "experts": [],  # nor have these
+    "trunks": [],
     "int": [
         {"bits": 2, "group": 32},
         {"bits": 3, "group": 64},
