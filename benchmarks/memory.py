@@ -2,6 +2,7 @@
 
     PYTHONPATH=src:benchmarks python benchmarks/memory.py            # 1 GB and twice as deep; an hour on two cores
     PYTHONPATH=src:benchmarks python benchmarks/memory.py --size 60  # megabytes: the small sizes of the test
+    PYTHONPATH=src:benchmarks python benchmarks/memory.py --blocks 19 --edits "int(bits=8, group=128)"  # to 1 GB
 
 The promise: below 600 MB plus three blocks, and twice the depth adds less than 5%. Weights are random (what is cut does
 not matter here), calibration is short, and every linear layer is pinned to two-sided 4 bits: survey, plan, apply,
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -130,9 +131,9 @@ def cut(model: Path, out: Path, samples: int, seq_len: int, over: str, edits: st
     return json.loads(done.stdout)
 
 
-def rows(megabytes: int, samples: int, seq_len: int, over: str, edits: str) -> Iterator[dict[str, object]]:
+def rows(small: Shape, samples: int, seq_len: int, over: str, edits: str) -> Iterator[dict[str, object]]:
     """Two depths; the second says what the first did not."""
-    small, first = Shape.of(megabytes), 0
+    first = 0
     for shape in (small, Shape(small.width, small.inner, small.vocabulary, 2 * small.blocks)):
         with tempfile.TemporaryDirectory() as place:
             model = make(shape, Path(place) / "model")
@@ -159,12 +160,15 @@ def rows(megabytes: int, samples: int, seq_len: int, over: str, edits: str) -> I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1000, help="megabytes of the first checkpoint")
+    parser.add_argument("--blocks", type=int, help="that wide, but so deep")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--seq-len", type=int, default=64)
     parser.add_argument("--over", default="all")
     parser.add_argument("--edits", default=EDIT, help="what every linear layer is pinned to; empty for the whole menu")
     args = parser.parse_args()
-    for row in rows(args.size, args.samples, args.seq_len, args.over, args.edits):
+    shape = Shape.of(args.size)
+    shape = replace(shape, blocks=args.blocks or shape.blocks)
+    for row in rows(shape, args.samples, args.seq_len, args.over, args.edits):
         print(json.dumps(row), flush=True)
         write_rows(TABLE, [row], key=("checkpoint_mb", "over", "edits", "samples"))
 

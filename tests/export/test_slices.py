@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 
 import pytest
 
 from secateur.export import _slices as slices
+from secateur.export._read import network
 from secateur.export._slices import verify_in_slices, write_slice
 from secateur.model.checkpoint import open_checkpoint, open_tensors
 from secateur.parts.edits.fp8 import Fp8
@@ -51,6 +53,24 @@ def test_slices_are_as_large_as_there_is_room(tiny, cutter, tmp_path, watched):
     block = sum(4 * e.size for name, e in open_tensors(tmp_path).items() if ".3." in name)
     verify_in_slices(tmp_path, cut.tokens, room=2 * block)
     assert watched == [(0, 2), (2, 4), (4, 5)]
+
+
+def test_a_slice_is_gone_before_the_next_is_read(tiny, cutter, tmp_path, monkeypatch):
+    """Networks point at themselves: without a word they would stay until the collector happens by."""
+    cut = cutter(
+        tiny("llama", "float16", num_hidden_layers=4), tmp_path, "compressed-tensors", lambda form, unit: Int(8, 32)
+    )
+    alive: list[int] = []
+    built: list[weakref.ref] = []
+
+    def spied(folder):
+        alive.append(sum(one() is not None for one in built))
+        built.append(weakref.ref(made := network(folder)))
+        return made
+
+    monkeypatch.setattr(slices, "network", spied)
+    verify_in_slices(tmp_path, cut.tokens, room=1)
+    assert alive == [0, 0, 0, 0]
 
 
 def test_a_fault_in_a_late_block_is_found(tiny, cutter, tmp_path):
