@@ -80,8 +80,8 @@ def points(
 ) -> Iterator[dict[str, Any]]:
     """The plans of a menu at all shares, each carried out in memory and scored."""
     from secateur.cut import plan
-    from secateur.cut.case import open_case
     from secateur.cut.channels import Groups
+    from secateur.cut.opening import open_case
     from secateur.cut.surveying import stored_factors
     from secateur.parts.edits.trunks import left_of
     from secateur.parts.menus import load_menu

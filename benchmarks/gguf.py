@@ -21,7 +21,7 @@ import torch
 from benchmarks.harness import stamp, write_rows
 
 from secateur.cut import apply, export, plan, survey
-from secateur.cut.case import open_case
+from secateur.cut.opening import open_case
 from secateur.measure import llamacpp
 from secateur.measure.compare import Comparison
 from secateur.model.text import load_tokenizer, whole

@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import harness
 from secateur.cut import cut
-from secateur.cut.case import open_case
 from secateur.cut.latency import timed
+from secateur.cut.opening import open_case
 from secateur.parts.edits.keep import Keep
 from secateur.types import BudgetError
 

@@ -16,7 +16,7 @@ import torch
 from harness import stamp, write_rows
 
 from secateur.cut import cut
-from secateur.cut.case import open_case
+from secateur.cut.opening import open_case
 from secateur.maths.grids.affine import Affine
 from secateur.maths.settle import Effort, settle
 from secateur.maths.sums import Gram

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from secateur.bench.rivals.torch_pruning import left_alone, renew
 from secateur.model import builtin
 from secateur.model.flops import flops
 
@@ -133,7 +134,7 @@ class Patient:
             fits = self._cut(importance, everywhere, middle, seed)[1] <= share
             low, high = (low, middle) if fits else (middle, high)
         cut, left = self._cut(importance, everywhere, high, seed)
-        self._renew(cut)
+        renew(cut, self.x)
         return cut, left
 
     def _cut(self, importance: str, everywhere: bool, ratio: float, seed: int) -> tuple[nn.Module, float]:
@@ -157,7 +158,7 @@ class Patient:
             global_pruning=everywhere,
             pruning_ratio=ratio,
             max_pruning_ratio=MOST,
-            ignored_layers=self._left_alone(network),
+            ignored_layers=left_alone(network, self.x[:1]),
         )
         if importance in ("taylor", "hessian"):
             for name, parameter in network.named_parameters():
@@ -170,26 +171,6 @@ class Patient:
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         return network.eval(), sum(flops(network, self.x[:1]).values()) / self.before
-
-    @staticmethod
-    def _left_alone(network: nn.Module) -> list[nn.Module]:
-        """Of a residual network all but the blocks' inner channels; of others the last layer."""
-        if hasattr(network, "shortcuts_by_width"):
-            inner = {m for name, m in network.named_modules() if name.startswith("layer") and name.endswith("conv1")}
-            return [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inner]
-        return [m for m in network.modules() if isinstance(m, nn.Linear)]
-
-    @torch.no_grad()
-    def _renew(self, network: nn.Module) -> None:
-        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.num_batches_tracked = torch.tensor(0)  # our files hold no counters
-            norm.reset_running_stats()
-            norm.momentum = None  # plain averages
-            norm.train()
-        for at in range(0, len(self.x), 250):
-            network(self.x[at : at + 250])
-        network.eval()
 
 
 if __name__ == "__main__":

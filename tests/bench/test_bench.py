@@ -161,7 +161,7 @@ def test_rivals_stand_in_the_table_at_the_bytes_of_their_files(wide):
 def test_our_file_is_scored_as_it_was_when_it_was_cut(wide):
     """What apply saw while it cut and what the scorer reads from the file are one."""
     from secateur import cut
-    from secateur.cut.case import open_case
+    from secateur.cut.opening import open_case
     from secateur.measure.scorer import scorer
 
     folder, model = wide

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from secateur.cut import cut
-from secateur.cut.case import open_case
 from secateur.cut.latency import fastest, timed
+from secateur.cut.opening import open_case
 from secateur.cut.price import check
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep

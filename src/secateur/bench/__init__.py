@@ -54,7 +54,7 @@ def bench(
     """
     from secateur.bench import rivals as tools
     from secateur.cut import survey
-    from secateur.cut.case import usual_format
+    from secateur.cut.opening import usual_format
     from secateur.measure.scorer import scorer
     from secateur.parts.vision import is_vision
 

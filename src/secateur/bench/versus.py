@@ -73,7 +73,7 @@ class Field:
     @cached_property
     def case(self) -> Any:
         """The case that ours are cut from: rivals calibrate and are measured on its windows."""
-        from secateur.cut.case import open_case
+        from secateur.cut.opening import open_case
 
         return open_case(self.model, self.data, **self.how)
 

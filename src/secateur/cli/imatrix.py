@@ -25,7 +25,7 @@ def imatrix(
 
     with job(as_json, out) as work:
         work.say(f"watching {model} on {samples} stretches of {data}")
-        from secateur.cut.case import open_case
+        from secateur.cut.opening import open_case
         from secateur.parts.gguf.imatrix import gather, save
 
         case = open_case(model, data, "gguf", samples, seq_len, seed, device)

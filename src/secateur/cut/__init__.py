@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cut.applying import apply, carry_out, record, sides_of
-from secateur.cut.case import Tell, open_case, silent, usual_format
+from secateur.cut.case import Tell, silent
 from secateur.cut.latency import measured, timed
+from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
 from secateur.cut.surveying import corrected, survey, take_up
 from secateur.parts import allocate as allocators

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from secateur import export
 from secateur.export import Format
 from secateur.export._write import Layout
-from secateur.measure.compare import Comparison, sums
 from secateur.model.checkpoint import Checkpoint
-from secateur.model.disk import atomic
 from secateur.model.held import Held
 from secateur.model.matrix import place
-from secateur.model.parked import States
-from secateur.model.pictures import parted, read_pictures
-from secateur.model.sides import with_blocks, with_sides
-from secateur.model.stream import Stream, device_of
-from secateur.model.text import windows
 from secateur.model.trunk import Trunk
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
@@ -40,10 +26,8 @@ from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import Shaping, count, is_bias, narrowed
-from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.trunk import length, thinned
-from secateur.parts.vision import is_vision, open_vision
-from secateur.types import Edit, ExportError, Matrix, ModelError, SecateurError, Unit
+from secateur.types import Edit, Matrix, ModelError, Unit
 
 #: windows of tokens, or examples with labels
 Samples = Any
@@ -192,7 +176,7 @@ class Case:
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""
-        held = {_number_type(self.checkpoint, matrix.tensor) for matrix in unit.matrices}
+        held = {number_type(self.checkpoint, matrix.tensor) for matrix in unit.matrices}
         if not isinstance(narrowed(unit, edit)[1], Keep):
             return self.dtype
         return held.pop() if len(held) == 1 else "float32"
@@ -239,76 +223,9 @@ def joined(units: Sequence[Unit]) -> Unit:
     return Unit(name, units[0].kind, tuple(m for unit in units for m in unit.matrices), units[0].block, vectors)
 
 
-def open_case(
-    model: str,
-    data: str,
-    format: str,
-    samples: int | None,
-    seq_len: int | None,
-    seed: int,
-    device: str | None,
-    kinds: tuple[str, ...] = (edits_.BITS,),
-) -> Case:
-    """Open a model and cut a text into windows: four fifths to calibrate, the rest to correct the prediction, and as
-    many again held back to report on. `samples` not said are 128 windows, or up to 4,000 pictures. `kinds` of edits are
-    what a menu will offer; with "channels", layers of an image model whose channels can go are units of their own."""
-    at = device_of(device)
-    if is_vision(model):
-        return _of_pictures(model, data, format, samples, seed, at, kinds)
-    samples = 128 if samples is None else samples
-    checkpoint = open_uncut(model)
-    stream = Stream(checkpoint, at)
-    if any(kind in kinds for kind in edits_.SHAPES):
-        _shape(stream, format, kinds)
-    config = checkpoint.config
-    dtype = _model_type(checkpoint, stream)
-    form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
-    context = config.get("max_position_embeddings") or config.get("n_positions")
-    more = max(samples // 4, 8)
-    words, size = tokenizer_of(checkpoint), config.get("vocab_size")
-    calib, held = windows(data, words, samples + more, seq_len, seed, context=context, vocabulary=size)
-    every = max(2, len(calib) // max(1, min(more, len(calib) // 5)))
-    mine = torch.arange(len(calib)) % every == every - 1
-    return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at, kinds)
-
-
 def shapes_of(form: Any) -> str:
     """Which shapes a format holds: "any", the "same" in all blocks, or "" for those that the model has."""
     return getattr(form, "shapes", "")
-
-
-def _shape(stream: Stream, format: str, kinds: Sequence[str]) -> None:
-    """Learn which units of a language model lose their shape together."""
-    if by_block(format, kinds):
-        return _whole_blocks(stream, format)
-    if not shapes_of(export.find(format)):
-        able = [name for name in export.names() if shapes_of(export.find(name))]
-        said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
-        raise ExportError(said, f"write {', '.join(able)}, leave whole blocks out (--edits drop), or cap bytes alone")
-    stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
-    kind = stream.network.config.model_type  # type: ignore[union-attr]
-    if not any(unit.side for unit in stream.anatomy.units):
-        raise ModelError(f"nothing is known of what channels and heads `{kind}` has", "cap bytes or bits alone")
-    among = {unit.side.by for unit in stream.anatomy.units if unit.side}
-    if "experts" in kinds and "experts" not in among and set(kinds) != set(edits_.kinds()):  # "all" is what there is
-        raise ModelError(f"`{kind}` has no layers of experts that could have fewer", "leave `experts` out of --edits")
-
-
-def by_block(format: str, kinds: Sequence[str]) -> bool:
-    """Whether what can be left out are whole blocks: of a format whose blocks all have one shape, where none is to
-    change it."""
-    others = {kind for kind in edits_.SHAPES if kind != "drop"}
-    return "drop" in kinds and not others & set(kinds) and getattr(export.find(format), "fewer_blocks", False)
-
-
-def _whole_blocks(stream: Stream, format: str) -> None:
-    """Make every block a part that can be left out."""
-    stream.anatomy = with_blocks(stream.anatomy)
-    if stream.checkpoint.config.get("scale_attn_by_inverse_layer_idx"):
-        raise ModelError("its blocks divide by their own number, so that none can go", "leave `drop` out of --edits")
-    if format != "safetensors" and any(unit.kind == "experts" for unit in stream.anatomy.units):
-        said = f"{format} has one scheme for all experts, so that blocks that have some cannot go one by one"
-        raise ExportError(said, "--format safetensors, or leave `drop` out of --edits")
 
 
 def _unfit(unit: Unit, edit: Edit) -> str | None:
@@ -353,122 +270,16 @@ def also(unit: Unit) -> tuple[str, ...]:
     return unit.side.also if unit.side else ()
 
 
-def _of_pictures(
-    model: str, data: str, format: str, samples: int | None, seed: int, device: torch.device, kinds: tuple[str, ...]
-) -> Case:
-    """An image model and its examples."""
-    if not getattr(export.find(format), "pictures", False):
-        able = [name for name in export.names() if getattr(export.find(name), "pictures", False)]
-        hint = f"image models are written as {', '.join(able)}"
-        raise ExportError(f"the format `{format}` does not hold image models yet", hint)
-    seen = open_vision(model, cut=False)
-    classes = seen.classes()
-    calib, check, held = parted(read_pictures(data, classes), samples, seed)
-    seen.prepare(calib.x[:1])  # what the network cannot take is said now
-    stream = Whole(seen.held, seen.network, seen.prepare, classes, device, "channels" in kinds)
-    if "channels" in kinds and not stream.groups:
-        raise _nothing_to_take(model, stream.uncoupled)
-    _model_type(seen.held, stream)
-    # codes need scales of 16 bits whatever the weights came in; a format of plain tensors keeps the weights' own type
-    dtype = "float16" if format in ("packed", "torch-export") else "float32"
-    pictures = {"network": seen.network, "prepare": seen.prepare, "examples": calib}
-    form = export.find(format, {**seen.held.config, "dtype": dtype}, stream.anatomy, seen.held, **pictures)
-    return Case(seen.held, stream, form, dtype, calib, check, held, device, kinds)
-
-
-def _nothing_to_take(model: str, why: Mapping[str, str]) -> ModelError:
-    """No channels can go: why, said once where it is the same for all layers."""
-    hint = "cap bytes or bits per weight instead"
-    if len(set(why.values())) == 1:
-        (said,) = set(why.values())
-        traced = "; a `forward` that branches on what it computes cannot be followed" if "traced" in said else ""
-        return ModelError(f"no channels of {model} can be taken away: {said}", hint + traced)
-    some = "; ".join(f"`{path}`: {reason}" for path, reason in list(why.items())[:3])
-    return ModelError(f"no channels of {model} can be taken away ({some})", hint)
-
-
-def usual_format(model: str) -> str:
-    """The format where nobody names one."""
-    return "packed" if is_vision(model) else "compressed-tensors"
-
-
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
 
-def _number_type(checkpoint: Checkpoint | Held, tensor: str) -> str:
+def number_type(checkpoint: Checkpoint | Held, tensor: str) -> str:
     stored = checkpoint.tensors[tensor].dtype
     if stored not in _DTYPES:
         raise ModelError(
             f"`{tensor}` is stored as {stored}, which cannot be cut", "save the model in float16, bfloat16 or float32"
         )
     return _DTYPES[stored]
-
-
-def _model_type(checkpoint: Checkpoint | Held, stream: Any) -> str:
-    """The number type that holds most of the weights that can be cut."""
-    sizes: Counter[str] = Counter()
-    for unit in stream.anatomy.units:
-        for matrix in unit.matrices:
-            sizes[_number_type(checkpoint, matrix.tensor)] += matrix.size
-    if not sizes:
-        raise ModelError(f"{checkpoint.folder} holds no matrix that can be cut", "`secateur inspect` says why")
-    return max(sizes, key=lambda name: (sizes[name], name))
-
-
-def compare(
-    case: Case,
-    windows: Samples,
-    plain: States,
-    cut: States,
-    put: Mapping[Matrix, Tensor],
-    see: Callable[[Tensor], None] = lambda logits: None,
-) -> Comparison:
-    """The cut network against the network as it is, from the states behind their last blocks; `put` are the matrices
-    that are cut outside the blocks. `see` gets the cut network's logits, some windows at a time."""
-    out, step = Comparison(), case.stream.windows(plain.shape[1])
-    with torch.no_grad(), _tails(case, put) as tails:
-        for start in range(0, len(windows), step):
-            some = slice(start, start + step)
-            theirs, ours = tails(plain[some].to(case.device), cut[some].to(case.device))
-            scored, labels = case.stream.answers(ours, windows[some])
-            out.add(sums(scored, labels, case.stream.answers(theirs, windows[some])[0]), labels.shape[1])
-            see(ours)
-    return out
-
-
-@contextmanager
-def _tails(case: Case, put: Mapping[Matrix, Tensor]) -> Iterator[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """Logits of both networks; only one head is in memory at a time."""
-    stream = case.stream
-    put = {m: w for m, w in put.items() if stream.anatomy.tied or place(m).module != stream.anatomy.embedding}
-
-    def both(plain: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
-        with stream.tail() as tail:
-            theirs = tail(plain)
-        with stream.tail(put) as tail:
-            return theirs, tail(cut)
-
-    if put:
-        yield both
-    else:
-        with stream.tail() as tail:
-            yield lambda plain, cut: (tail(plain), tail(cut))
-
-
-def work_folder(out: Path, resume: bool, key: Mapping[str, Any]) -> tuple[Path, bool]:
-    """Where unfinished work lies, and whether this job left some. That of another job (its key differs) goes first."""
-    work, said = out / ".work", json.dumps(key, sort_keys=True, default=str)
-    job = work / "job.json"
-    try:
-        taken_up = resume and job.exists() and job.read_text() == said
-        if work.exists() and not taken_up:
-            shutil.rmtree(work)
-        if not taken_up:
-            with atomic(job) as file:
-                file.write(said.encode())
-    except OSError as error:
-        raise SecateurError(f"cannot write to {out}: {error.strerror}", "give another folder with -o") from error
-    return work, taken_up
 
 
 def about(case: Case, **more: Any) -> dict[str, Any]:

@@ -24,14 +24,17 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
-from secateur.cut.case import Case, Tell, about, compare, open_case, silent, usual_format, work_folder
+from secateur.cut.case import Case, Tell, about, silent
 from secateur.cut.channels import Groups
+from secateur.cut.comparing import compare
 from secateur.cut.joint import Singles, offers_of
 from secateur.cut.notes import notes
 from secateur.cut.offers import offers
+from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import fixed, price, weights
 from secateur.cut.shapes import measure
 from secateur.cut.trunk import layers_of, with_trunks
+from secateur.cut.work import work_folder
 from secateur.export import Parts
 from secateur.export._write import write_text
 from secateur.measure.compare import Comparison

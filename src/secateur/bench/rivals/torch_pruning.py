@@ -44,17 +44,28 @@ def cut(job: Any) -> str:
     opened = open_vision(str(job.model))
     network, x = opened.network.eval(), torch.from_numpy(np.load(job.tokens))
     example = opened.example(1)
-    graph = tp.DependencyGraph().build_dependency(network, example_inputs=example)
-    convs = [one for one in network.modules() if isinstance(one, torch.nn.Conv2d)]
-    kept = [one for one in network.modules() if isinstance(one, torch.nn.Linear)]
-    if getattr(network, "shortcuts_by_width", False):
-        kept += [one for one in convs if _coupled(tp, graph, one)]
+    kept = left_alone(network, example)
     how = {"importance": tp.importance.GroupMagnitudeImportance(p=2), "global_pruning": True, "ignored_layers": kept}
     tp.pruner.BasePruner(network, example, pruning_ratio=1 - int(job.setting[4:]) / 100, **how).step()
-    _renew(network, x)
+    renew(network, x)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(state, job.packed / job.model.name)
     return version(DISTRIBUTION)
+
+
+def left_alone(network: Any, example: Any) -> list[Any]:
+    """Layers that keep all outputs: the classifier, and of a network whose shortcuts add empty channels every layer
+    outside its blocks."""
+    from importlib import import_module
+
+    from torch import nn
+
+    tp: Any = import_module("torch_pruning")
+    kept = [one for one in network.modules() if isinstance(one, nn.Linear)]
+    if not getattr(network, "shortcuts_by_width", False):
+        return kept
+    graph = tp.DependencyGraph().build_dependency(network, example_inputs=example)
+    return kept + [one for one in network.modules() if isinstance(one, nn.Conv2d) and _coupled(tp, graph, one)]
 
 
 def _coupled(tp: Any, graph: Any, conv: Any) -> bool:
@@ -64,7 +75,7 @@ def _coupled(tp: Any, graph: Any, conv: Any) -> bool:
     return len(outs) > 1
 
 
-def _renew(network: Any, x: Any) -> None:
+def renew(network: Any, x: Any) -> None:
     """Means and variances of all normalisations, as plain means over batches."""
     import torch
 
