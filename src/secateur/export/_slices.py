@@ -7,7 +7,6 @@ every tensor of the file goes through the runtime's real loader, and no more tha
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from secateur.export._renumber import block_of, config_of_blocks, renumbered
 from secateur.export._verify import compare, decoded_in_transformers, runtimes
 from secateur.export._write import Layout, copied, write_config, write_model
 from secateur.model.checkpoint import Checkpoint, open_checkpoint
-from secateur.model.load import trim
+from secateur.model.load import collect
 from secateur.types import ModelError
 
 #: bytes of float32 weights that the blocks of a slice may take; one block may take more. A Llama of 1 GB in 40 blocks
@@ -48,8 +47,7 @@ def verify_in_slices(folder: Path, tokens: Tensor, room: int = ROOM) -> dict[str
                     "logit_error": _difference(folder, _logits(folder, tokens), tokens, folder),
                 }
             worst = max(worst, _difference(Path(place), ours, tokens, folder))
-        gc.collect()  # models point at themselves, and would wait for the next ones to be built
-        trim()
+        collect()
     return {"verified_in": f"{said}, in slices", "logit_error": worst}
 
 

@@ -7,6 +7,7 @@ and embedding scales are computed when a module is built and are not on disk, so
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,3 +165,13 @@ def trim() -> None:
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if give_back is not None:
         give_back(0)
+
+
+def collect() -> None:
+    """Let go of what only points at itself, tensors and all, and give its memory back.
+
+    Modules and graphs do, and Python's collector counts objects, not bytes: left to itself it let a walk through 20
+    blocks of 51 MB hold 120 MB more than one through 8, and read models of a few blocks pile up to a gigabyte.
+    """
+    gc.collect()
+    trim()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unload
 from secateur.model.checkpoint import Checkpoint
-from secateur.model.load import trim
+from secateur.model.load import collect
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, parked
 from secateur.types import Matrix, ModelError, SecateurError, Unit
@@ -242,7 +242,7 @@ class Stream:
                 unload(module, recurse=deep)
             tied.clear()
             if freed >= _MUCH:
-                trim()
+                collect()
 
     def call(self, index: int, hidden: Tensor) -> Tensor:
         """One (loaded) block on one batch of hidden states."""
