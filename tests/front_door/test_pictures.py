@@ -374,6 +374,7 @@ def test_the_report_and_the_command_line_know_trunks(thin, residual, secateur, t
     out, result = thin
     page = report(out).read_text(encoding="utf-8")
     assert result["edits"]["trunks"].replace("'", "&#x27;") in page
+    assert f"80 examples of {residual[1]}" in page
     told = secateur("apply", residual[0], out / "plan.yaml", "--data", residual[1], "--menu", out / "menu", "--samples",
                     80, "-o", tmp_path / "again", "--json")  # fmt: skip
     assert told.returncode == 0, told.stderr

@@ -130,7 +130,8 @@ def _facts(run: Run) -> str:
         bad = ", ".join(f"{one['unit']} ({len(one['rows'])})" for one in result["bad_rows"])
         facts["bad rows"] = f"hold NaN or infinity and are zeros in the file: {bad}"
     if about.get("data"):
-        facts["calibrated on"] = f"{about.get('samples')} stretches of {about['data']}, seed {about.get('seed')}"
+        some = "stretches" if run.each == "token" else "examples"
+        facts["calibrated on"] = f"{about.get('samples')} {some} of {about['data']}, seed {about.get('seed')}"
     if result.get("resumed"):
         facts["resumed"] = "earlier work was taken up"
     return _list(facts)
