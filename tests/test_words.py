@@ -11,6 +11,13 @@ from secateur import words
         (words.number("bits_per_weight", 3.12484), "3.125"),
         (words.number("bytes", 7_467_996), "7,467,996"),
         (words.number("flops", 0.123456), "0.1235"),
+        (words.number("seconds", 0.0123456), "12.35 ms"),
+        (words.amount("bits_per_weight", 3.5), "3.500 bits per weight"),
+        (words.amount("bytes", 7_566_216), "7.57 MB"),
+        (words.amount("flops", 40_812_345), "40.8 MFLOPs"),
+        (words.amount("flops", 12), "12 FLOPs"),
+        (words.amount("kv", 24_576), "24.6 kB of cache per token"),
+        (words.amount("seconds", 0.0123456), "12.3 ms"),
         (words.size(999), "999 bytes"),
         (words.size(16e9), "16 GB"),
         (words.nats(None), ""),
@@ -41,3 +48,30 @@ def test_caps_as_the_plan_worked_them_out_or_as_the_words_name_them():
 def test_reasons_gather_what_they_explain():
     entries = [{"unit": "a", "reason": "x"}, {"unit": "b", "reason": "y"}, {"unit": "c", "reason": "x"}]
     assert words.by_reason(entries) == {"x": ["a", "c"], "y": ["b"]}
+
+
+def test_budgets_read_as_a_person_writes_them_and_none_like_another():
+    some = [
+        "7_566_216 bytes",
+        "4.25 bits/weight",
+        "40_812_345 flops, 272_100 bytes",
+        "",
+        "7_566_999 bytes",
+        "900 bytes",
+    ]
+    said = words.budgets([*some, *some])
+    assert list(said) == some
+    assert said["40_812_345 flops, 272_100 bytes"] == "40.8 MFLOPs, 272 kB"
+    assert [said[one] for one in some[:2]] == ["7.57 MB (7,566,216 bytes)", "4.25 bits/weight"]
+    assert words.budgets(["7_566_216 bytes"]) == {"7_566_216 bytes": "7.57 MB"} and said["900 bytes"] == "900 bytes"
+
+
+def test_what_is_capped_comes_first_and_of_several_what_computing_takes():
+    spent = ("bytes", "flops", "kv", "bits_per_weight")
+    assert words.asked_first(spent, {}) == list(spent)
+    assert words.asked_first(spent, {"bits_per_weight": 4.0, "flops": 1.0}) == [
+        "flops",
+        "bits_per_weight",
+        "bytes",
+        "kv",
+    ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+#: of several capped resources the one that is shown first: what computing and memory take, then the file
+FIRST = ("flops", "kv", "seconds", "bytes", "bits_per_weight")
 
 #: how each resource is called
 _CALLED = {
@@ -23,7 +27,42 @@ def called(resource: str) -> str:
 
 def number(resource: str, value: float) -> str:
     """An amount as its resource is written: whole bytes, bits to three places."""
+    if resource == "seconds":
+        return f"{1e3 * value:.4g} ms"
     return f"{value:.3f}" if resource == "bits_per_weight" else f"{value:.4g}" if value < 100 else f"{value:,.0f}"
+
+
+def amount(resource: str, value: float) -> str:
+    """An amount of what a budget caps, short and with its unit: `7.57 MB`, `40.8 MFLOPs`, `3.500 bits per weight`."""
+    if resource == "bits_per_weight":
+        return f"{value:.3f} bits per weight"
+    if resource == "seconds":
+        return f"{1e3 * value:.3g} ms"
+    if resource == "flops":
+        by, one = next((p for p in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= p[1]), ("", 1.0))
+        return f"{value / one:.3g} {by}FLOPs"
+    return size(value) + (" of cache per token" if resource == "kv" else "")
+
+
+def asked_first(resources: Iterable[str], caps: Mapping[str, float]) -> list[str]:
+    """Resources in the order in which they are shown: first those that were capped, then as one counts."""
+    order = {resource: at for at, resource in enumerate(FIRST)}
+    return sorted(resources, key=lambda one: (one not in caps, order.get(one, len(order)) if one in caps else 0))
+
+
+def budgets(texts: Iterable[str]) -> dict[str, str]:
+    """Budgets as a person writes them: the exact `7_566_216 bytes` of a file becomes `7.57 MB`.
+
+    What a person has written stays; two that would read alike say their exact numbers as well.
+    """
+    said = {text: ", ".join(map(_short, text.split(", "))) for text in texts}
+    alike = [short for short in said.values() if list(said.values()).count(short) > 1]
+    return {text: f"{short} ({text.replace('_', ',')})" if short in alike else short for text, short in said.items()}
+
+
+def _short(part: str) -> str:
+    found = re.fullmatch(r"(\d{1,3}(?:_\d{3})+) (bytes|flops)", part)
+    return amount(found[2], float(found[1])) if found else part
 
 
 def size(value: float) -> str:
@@ -70,6 +109,17 @@ def caps(budget: Mapping[str, Any]) -> dict[str, float]:
         return found or dict(Budget.parse(str(budget.get("asked", ""))).caps)
     except BudgetError:
         return {}
+
+
+def capped(budget: str) -> tuple[str, ...]:
+    """The resources that a budget's words name; none where they are no budget."""
+    from secateur.types import Budget, BudgetError
+
+    try:
+        found = Budget.parse(budget)
+    except BudgetError:
+        return ()
+    return (*found.caps, *found.share)
 
 
 def by_reason(entries: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:

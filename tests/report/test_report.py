@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from secateur.cut import plan
 from secateur.parts.edits import parse
 from secateur.parts.menus import save_menu, save_plan
-from secateur.report import report
+from secateur.report import figures, report
 from secateur.report.pictures import COLUMNS, Row, agreement, depth
 from secateur.report.tables import LISTED
 from secateur.types import Matrix, Menu, Plan, PlanError, Unit
@@ -208,16 +209,69 @@ def test_the_slider_has_a_plan_for_every_budget_and_the_run_among_them(out):
     save_menu(menu, out / "menu")
     told = known(report(out))
     plans, edits = told["plans"], told["edits"]
-    assert [plan["bits"] for plan in plans] == sorted(plan["bits"] for plan in plans)
+    bits = [plan["spent"]["bits_per_weight"] for plan in plans]
+    assert bits == sorted(bits)
     assert [edits[e] for e in plans[told["ours"]]["choice"]] == list(CHOSEN.values())
-    assert plans[0]["bits"] == 2.25 and plans[-1]["bits"] == pytest.approx(RESULT["spent"]["bits_per_weight"])
-    for plan in plans[:-1]:
-        spent = sum(told["bytes"][u][e] for u, e in enumerate(plan["choice"]))
-        assert spent + told["fixed"] == plan["bytes"]
-        assert sum(told["damage"][u][e] for u, e in enumerate(plan["choice"])) == pytest.approx(plan["damage"])
-        assert plan["floor"] <= plan["damage"]
+    assert bits[0] == 2.25 and bits[-1] == pytest.approx(RESULT["spent"]["bits_per_weight"])
+    add_up(told, plans[:-1])
     assert told["before"] == [[64 * 64 * 2 + 100]] * 3
     assert told["units"][1] == ["layers.1.proj", "linear", 1, 4096, [["layers.1.proj.weight", 64, 64]]]
+
+
+def add_up(told: dict, plans: list[dict]) -> None:
+    """Every plan's units cost and damage what is told of it, and its budget, asked for again, gives as much."""
+    for one in plans:
+        prices = told["prices"][one["prices"]]
+        spent = sum(prices["bytes"][u][e] for u, e in enumerate(one["choice"]))
+        assert spent + prices["fixed"] == one["spent"]["bytes"]
+        assert sum(prices["damage"][u][e] for u, e in enumerate(one["choice"])) == pytest.approx(one["damage"])
+        assert one["floor"] <= one["damage"]
+
+
+def flops_menu() -> Menu:
+    """Three units with fewer FLOPs the fewer bits they have, and the same network with a narrower trunk: all its FLOPs
+    and bytes are halved, and that damages by itself."""
+    menu = small_menu()
+    plain = replace(
+        menu, cost={**menu.cost, "flops": np.array([[1e6, 2e6, 4e6]] * 3)}, fixed={**menu.fixed, "flops": 5e5}
+    )
+    rows, edits = (*plain.units, Unit("trunks", "trunks", (), 0)), (*plain.edits, parse("trunks('8')"))
+    wide = {name: np.full((4, 4), np.inf) for name in (*plain.cost, "damage", "error")}
+    for name, table in {**plain.cost, "damage": plain.damage, "error": plain.error}.items():
+        wide[name][:-1, :-1], wide[name][-1, 2] = table, 0.0
+    narrow = {name: table.copy() / (2 if name in plain.cost else 1) for name, table in wide.items()}
+    for name, table in narrow.items():
+        table[-1, 2:] = (np.inf, 0.05 if name == "damage" else 0.0)
+    whole, thin = (
+        replace(plain, units=rows, edits=edits, damage=t.pop("damage"), error=t.pop("error"), cost=t)
+        for t in (wide, narrow)
+    )
+    return replace(whole, narrower=(thin,))
+
+
+def test_the_resource_that_was_asked_for_comes_first(out):
+    """FLOPs under a cap on bytes, on a network whose trunk may be narrower, which every price hangs on."""
+    menu = flops_menu()
+    save_menu(menu, out / "menu")
+    (made,) = plan(menu, ["60% flops, 24 kB"])
+    budget = {"asked": "60% flops, 24 kB", "bytes": 24000.0, "flops": 7.5e6}
+    edits = {unit: str(edit) for unit, edit in made.edits.items()}
+    result = {"budget": budget, "spent": dict(made.spent), "edits": edits, "damage_predicted": made.damage}
+    page = report(out, RESULT | result)
+    told, text = known(page), read(page).text
+    plans = told["plans"]
+    assert told["by"] == "flops" and len({one["prices"] for one in plans}) == 2, "both menus are on the slider"
+    add_up(told, [one for at, one in enumerate(plans) if at != told["ours"]])
+    flops = [one["spent"]["flops"] for one in plans]
+    assert flops == sorted(flops) and flops[0] < 0.2 * 12.5e6 and all(one["spent"]["bytes"] <= 24000 for one in plans)
+    for one in plans:
+        (again,) = plan(menu, [one["asked"]])
+        assert again.spent["flops"] == one["spent"]["flops"] and again.damage == pytest.approx(one["damage"])
+    assert 0 < text.index("flops") < text.index("bytes") < text.index("bits per weight")
+    assert "All of them keep to 24 kB as well." in text and "MFLOPs" in text
+    assert 'id="area-by"' in page.read_text()
+    drawn = figures(out, out / "figures")
+    assert "MFLOPs" in next(file for file in drawn if file.stem == "frontier").read_text()
 
 
 def test_where_the_bytes_went_adds_up_to_the_file(out):

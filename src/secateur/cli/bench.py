@@ -111,18 +111,18 @@ def _table(result: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
     from secateur.bench import winners
-    from secateur.words import nats, seconds
+    from secateur.words import budgets, nats, seconds
 
     best, table = winners(result["rows"]), Table(box=None, header_style="bold", pad_edge=False)
     first = result["reference"]
     titles = ("budget", "contestant", "bytes", "bits", "KL, 95% interval", f"more than {first}", "rise", "took")
     for at, title in enumerate(titles):
         table.add_column(title, justify="left" if at < 2 else "right", overflow="fold")
-    last, notes = None, []
+    last, notes, said = None, [], budgets(row["budget"] for row in result["rows"])
     for row in result["rows"]:
         won = best.get(row["budget"]) == row["contestant"]
         name = Text(row["contestant"] + (" *" if won else ""), "bold" if won else "")
-        budget, last = ("" if row["budget"] == last else row["budget"]), row["budget"]
+        budget, last = ("" if row["budget"] == last else said[row["budget"]]), row["budget"]
         if row["kl"] is None:
             notes.append(Text(f"{row['contestant']}{' at ' if row['asked'] else ''}{row['asked']}: {row['note']}"))
             table.add_row(budget, name, "", "", "none: see below")

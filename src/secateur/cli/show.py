@@ -13,7 +13,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secateur.words import by_reason, called, caps, give_or_take, loaded, nats, number, seconds, size
+from secateur.words import (
+    asked_first,
+    by_reason,
+    called,
+    capped,
+    caps,
+    give_or_take,
+    loaded,
+    nats,
+    number,
+    seconds,
+    size,
+)
 
 if TYPE_CHECKING:
     from secateur.types import Plan
@@ -30,8 +42,8 @@ def cut(result: Mapping[str, Any]) -> RenderableType:
 def _spent(budget: Mapping[str, Any], spent: Mapping[str, float]) -> Table:
     asked_for = caps(budget)
     table = _table(str(budget.get("asked", "")), "asked for", "spent", "of it")
-    for resource, value in sorted(spent.items(), key=lambda pair: pair[0] not in asked_for):
-        cap = asked_for.get(resource)
+    for resource in asked_first(spent, asked_for):
+        value, cap = spent[resource], asked_for.get(resource)
         asked = ("", "") if cap is None else (number(resource, cap), f"{value / cap:.1%}")
         table.add_row(called(resource), asked[0], number(resource, value), asked[1])
     return table
@@ -174,13 +186,14 @@ def _tasks(rows: list[Mapping[str, Any]]) -> Table:
 def frontier(result: Mapping[str, Any]) -> RenderableType:
     """One row a budget: what it spends, what it is expected to cost, and how far from the best it can be at most."""
     files = ["file"] if any(plan.get("file") for plan in result["plans"]) else []
-    table = _table("budget", "bytes", "bits per weight", "damage predicted", "proven floor", "edits", *files)
+    asked = {resource: 0.0 for plan in result["plans"] for resource in capped(plan["budget"])}
+    spends = asked_first(dict.fromkeys(("bytes", "bits_per_weight", *asked)), asked)
+    table = _table("budget", *map(called, spends), "damage predicted", "proven floor", "edits", *files)
     for plan in result["plans"]:
         spent = plan["spent"]
         table.add_row(
             Text(plan["budget"]),
-            f"{spent['bytes']:,.0f}" if "bytes" in spent else "",
-            f"{spent['bits_per_weight']:.3f}" if "bits_per_weight" in spent else "",
+            *(number(one, spent[one]) if one in spent else "" for one in spends),
             give_or_take(plan["damage"], plan["error"]),
             nats(plan["bound"]),
             Text(mixture(plan["edits"].values())),

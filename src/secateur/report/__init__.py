@@ -33,6 +33,7 @@ class Run:
     plan: Plan | None
     menu: Menu | None
     rows: tuple[Row, ...]
+    priced: Menu | None = None  # of the menu and its narrower ones the one that offers what was carried out
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -114,12 +115,15 @@ def figures(out: str | Path, folder: str | Path) -> list[Path]:
 
 def _of_cut(run: Run) -> dict[str, str]:
     from secateur.report import pictures
-    from secateur.report.frontier import curve, ours
+    from secateur.report.frontier import curve, lead, ours
 
+    by = lead(run)
     floor = run.result.get("damage_floor", run.plan.bound if run.plan else None)
     return {
         "bits-by-depth": pictures.depth(run.rows, run.spent.get("bits_per_weight")),
-        "frontier": pictures.frontier(curve(run.menu) if run.menu else [], ours(run), run.measured),
+        "frontier": pictures.frontier(
+            curve(run.menu, by, run.caps) if run.menu else [], ours(run), run.measured, f"nats per {run.each}", by
+        ),
         "predicted-and-measured": pictures.agreement(run.planned, run.measured, floor),
     }
 
@@ -138,6 +142,7 @@ def _saved(drawn: Mapping[str, str], folder: Path) -> list[Path]:
 
 def gather(out: Path) -> Run:
     """Read whatever a run has left: result, plan, menu; a PlanError where there is nothing at all."""
+    from secateur.parts.edits import parse
     from secateur.parts.menus import load_plan
 
     file = out / "plan.yaml"
@@ -152,7 +157,8 @@ def gather(out: Path) -> Run:
     edits = dict(result["edits"]) if result else {u: str(e) for u, e in plan.edits.items()} if plan else {}
     menu = _menu(out, result, edits)
     total = (result.get("damage_predicted") if result else plan.damage if plan else None) or 0.0
-    return Run(out, result, plan, menu, tuple(_rows(edits, menu, total)))
+    priced = menu.that_offers({unit: parse(edit) for unit, edit in edits.items()}) if menu and edits else menu
+    return Run(out, result, plan, menu, tuple(_rows(edits, priced, total)), priced)
 
 
 def _result(out: Path) -> Mapping[str, Any]:
@@ -167,7 +173,6 @@ def _result(out: Path) -> Mapping[str, Any]:
 
 def _menu(out: Path, result: Mapping[str, Any], edits: Mapping[str, str]) -> Menu | None:
     """The menu of the cut: named in its result, in its folder, or beside it; one of other units is another model's."""
-    from secateur.parts.edits import parse
     from secateur.parts.menus import load_menu
 
     named = [Path(result["menu"])] if result.get("menu") else []
@@ -177,7 +182,7 @@ def _menu(out: Path, result: Mapping[str, Any], edits: Mapping[str, str]) -> Men
         except SecateurError:
             continue  # the page does without
         if menu is not None and (not edits or {unit.name for unit in menu.units} == set(edits)):
-            return menu.that_offers({unit: parse(edit) for unit, edit in edits.items()}) if edits else menu
+            return menu
     return None
 
 

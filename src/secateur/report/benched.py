@@ -38,7 +38,8 @@ def _lead(result: Mapping[str, Any]) -> str:
 
     on = result["text"] or f"what {result['data']} keeps back from calibration"
     best = winners(result["rows"])
-    won = "".join(f"<li>{escape(budget)}: <strong>{escape(name)}</strong></li>" for budget, name in best.items())
+    said = words.budgets(row["budget"] for row in result["rows"])
+    won = "".join(f"<li>{escape(said[budget])}: <strong>{escape(name)}</strong></li>" for budget, name in best.items())
     broken = "<strong>This run is not finished.</strong> The same command goes on from where it stopped."
     return (
         f"<p class=banner>{broken}</p>" * (not result.get("finished", True))
@@ -97,7 +98,7 @@ def differences(rows: Sequence[Mapping[str, Any]], first: str) -> str:
 
     powers = range(math.floor(math.log10(bend)), math.ceil(math.log10(max(ends))) + 1)
     ticks = [sign * 10.0**p for p in powers for sign in (-1, 1) if low <= _bent(sign * 10.0**p, bend) <= up]
-    floor, parts = top + each * len(rows), []
+    floor, parts, budgets = top + each * len(rows), [], words.budgets(row["budget"] for row in rows)
     for tick in ticks:
         parts.append(
             f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{floor}"/>'
@@ -110,7 +111,7 @@ def differences(rows: Sequence[Mapping[str, Any]], first: str) -> str:
     for at, row in enumerate(rows):
         y = top + each * (at + 0.5)
         dress = "ours" if row["kl_more_interval"][0] > 0 else "dot"
-        name = f"{row['contestant']}, {row['budget']}"
+        name = f"{row['contestant']}, {budgets[row['budget']]}"
         a, b = row["kl_more_interval"]
         said = f"{name}: {row['kl_more']:+.4g} nats, 95% between {a:.4g} and {b:.4g}"
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(name[-46:])}</text>')
@@ -135,7 +136,8 @@ def _table(rows: Sequence[Mapping[str, Any]], first: str, each: str) -> str:
     heads |= {f"more than {first}": "", "its 95% interval": "", "rise of the loss": ""}
     heads |= {"same first choice": "", "took": ""}
     head = "".join(f'<th scope="col"{f" class={d}" * bool(d)}>{escape(name)}</th>' for name, d in heads.items())
-    body = "".join(_line(row) for row in rows if row["kl"] is not None)
+    said = words.budgets(row["budget"] for row in rows)
+    body = "".join(_line(row, said[row["budget"]]) for row in rows if row["kl"] is not None)
     return (
         f"<h2>All figures</h2><p class=soft>KL, its difference and the rise of the loss in nats per {each}. A column's "
         'name sorts by it.</p><div class="scroll tall" tabindex="0" role="region" aria-label="all figures">'
@@ -143,14 +145,14 @@ def _table(rows: Sequence[Mapping[str, Any]], first: str, each: str) -> str:
     )
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any], budget: str) -> str:
     cells = [(row["bytes"], f"{row['bytes']:,}"), (row["bits_per_weight"], f"{row['bits_per_weight']:.3f}")]
     cells += [(row["kl"], words.nats(row["kl"])), (None, _interval(row["kl_interval"]))]
     cells += [(row["kl_more"], words.nats(row["kl_more"])), (None, _interval(row["kl_more_interval"]))]
     cells += [(row["rise"], words.nats(row["rise"])), (row["agreement"], f"{row['agreement']:.1%}")]
     cells += [(row["seconds"], words.seconds(row["seconds"]) if row["seconds"] else "")]
     drawn = "".join(f"<td{f' data-v={v:.9g}' if v is not None else ''}>{escape(said)}</td>" for v, said in cells)
-    return f"<tr><td>{escape(row['budget'])}</td><td class=w>{escape(row['contestant'])}</td>{drawn}</tr>"
+    return f"<tr><td>{escape(budget)}</td><td class=w>{escape(row['contestant'])}</td>{drawn}</tr>"
 
 
 def _interval(ends: Sequence[float] | None) -> str:

@@ -1,7 +1,8 @@
 """The page of the report: what was asked and what came out, its pictures, every unit, and how to do it again.
 
-Everything that it says stands in it as plain HTML and SVG; `page.js` adds the budget's slider, the map of the network,
-sorting and searching. Nothing is loaded from anywhere. Why no plotting library: `docs/log.md`, 2026-11-25.
+Everything that it says stands in it as plain HTML and SVG; scripts add sorting and searching (`page.js`), maps
+(`treemap.js`) and the budget's slider (`explore.js`). Nothing is loaded from anywhere. Why no plotting library:
+`docs/log.md`, 2026-11-25.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import again, words
 from secateur.report import pictures, tables
-from secateur.report.frontier import Point, curve, data, ours
+from secateur.report.frontier import Point, curve, data, lead, ours
 
 if TYPE_CHECKING:
     from secateur.catalogue import Method
     from secateur.report import Run
 
 
+#: what the page's script is made of, in this order
+SCRIPTS = ("page", "treemap", "explore")
+
+
 def draw(run: Run) -> str:
     """The whole page, as HTML."""
     name = Path(str(run.result.get("model") or run.about.get("model") or "")).name or "a model"
-    title = f"{name}, cut to {run.asked}" if run.asked else f"{name}, cut"
-    points, mine = curve(run.menu) if run.menu else [], ours(run)
-    known = data(run.menu, points, mine)
+    title = f"{name}, cut to {words.budgets([run.asked])[run.asked]}" if run.asked else f"{name}, cut"
+    by = lead(run)
+    points, mine = curve(run.menu, by, run.caps) if run.menu else [], ours(run)
+    known = data(run.menu, points, mine, by)
     known |= {"each": run.each} if known else {}
     parts = [f"<header><h1>{escape(title)}</h1>", _lead(run), "</header>", _tiles(run), _agreement(run), _facts(run)]
     parts += [tables.went(run), _budget(run, points, mine, known), _depth(run, known), tables.units(run), "</section>"]
@@ -40,7 +46,8 @@ def draw(run: Run) -> str:
 def whole(title: str, parts: Sequence[str], known: Mapping[str, Any]) -> str:
     """A page with its style and script in it, of parts that are HTML and of what the script is to know."""
     body, here = "\n".join(part for part in parts if part), Path(__file__)
-    style, script = (here.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
+    style = here.with_suffix(".css").read_text(encoding="utf-8")
+    script = "".join(here.with_name(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     # a name may hold `</script>`; inside JSON, `<` can be written otherwise
     told = json.dumps(known, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Template(here.with_suffix(".html").read_text(encoding="utf-8")).substitute(
@@ -66,8 +73,8 @@ def _lead(run: Run) -> str:
 def _tiles(run: Run) -> str:
     """The figures that one looks for first: what it is, the number, what to hold it against."""
     result, tiles = run.result, []
-    for resource, value in sorted(run.spent.items(), key=lambda pair: pair[0] not in run.caps):
-        cap = run.caps.get(resource)
+    for resource in words.asked_first(run.spent, run.caps):
+        value, cap = run.spent[resource], run.caps.get(resource)
         beside = f"of {words.number(resource, cap)} asked for, {value / cap:.1%}" if cap else ""
         if resource == "bytes" and (uncut := _uncut(run)):
             beside = f"{beside}; " * bool(beside) + f"{uncut / value:.1f} times smaller than {words.size(uncut)}"
@@ -184,16 +191,18 @@ def _rich(known: Mapping) -> list[tuple[list, list]]:
     """What the units get in the richest plan that the slider reaches, for the picture's scale."""
     if not known:
         return []
-    choice = known["plans"][-1]["choice"]
+    rich = max(known["plans"], key=lambda plan: plan["spent"].get("bits_per_weight", 0.0))
+    choice, payload = rich["choice"], known["prices"][rich["prices"]]["payload"]
     cut = [u for u, e in enumerate(choice) if not known["edits"][e].startswith("keep")]
-    return [([known["payload"][u][choice[u]]], known["units"][u]) for u in cut]
+    return [([payload[u][choice[u]]], known["units"][u]) for u in cut]
 
 
 def _budget(run: Run, points: Sequence[Point], mine: Point | None, known: Mapping) -> str:
     """The frontier, with a slider that shows the plan at each of its points, and the map of the network.
 
     Begins the section in which the slider stays in sight."""
-    drawn = pictures.frontier(points, mine, run.measured, f"nats per {run.each}")
+    by = lead(run)
+    drawn = pictures.frontier(points, mine, run.measured, f"nats per {run.each}", by)
     if not drawn:
         return "<section>"
     ring = '<svg viewBox="0 0 14 14" aria-hidden="true">'
@@ -202,17 +211,22 @@ def _budget(run: Run, points: Sequence[Point], mine: Point | None, known: Mappin
     if run.measured:
         beside = "" if run.measured[0] > 0 else ": below zero, so not in the picture"
         keys += f'<li>{ring}<path class=measured d="M7 2l5 5l-5 5l-5 -5z"/></svg>this plan, measured{beside}</li>'
+    shown = words.asked_first((one for one in ("bits_per_weight", "bytes", by) if one in points[0].spent), {by: 0.0})
+    shown = list(dict.fromkeys(shown))
     listed = "".join(
-        f"<tr><td>{p.bits:.3f}</td><td>{'' if p.bytes is None else f'{p.bytes:,.0f}'}</td>"
+        f"<tr>{''.join(f'<td>{words.number(one, p.spent[one])}</td>' for one in shown)}"
         f"<td>{p.damage:.3g} ± {p.error:.2g}</td><td>{p.floor:.3g}</td></tr>"
         for p in points
     )
-    head = "<tr><th>bits per weight</th><th>bytes</th><th>damage expected</th><th>proven floor</th></tr>"
-    bar, side, area = (_bar(), _side(run), _map()) if known else ("", "", "")
+    heads = (*map(words.called, shown), "damage expected", "proven floor")
+    head = f"<tr>{''.join(f'<th>{name}</th>' for name in heads)}</tr>"
+    others = [words.amount(one, cap) for one, cap in run.caps.items() if one != by]
+    held = f" All of them keep to {escape(' and '.join(others))} as well." if others else ""
+    bar, side, area = (_bar(), _side(run), _map(by)) if known else ("", "", "")
     return (
         '<section aria-label="the plan, and those for other budgets"><h2>What other budgets would cost</h2>'
         f"<p class=soft>The rise of the loss in nats per {run.each}, as the survey "
-        "expects it; lines are standard errors. Each was planned in a blink: <code>secateur plan</code>."
+        f"expects it; lines are standard errors. Each was planned in a blink: <code>secateur plan</code>.{held}"
         f"{' The slider shows the plan at each point, here and in everything below.' * bool(known)}</p>"
         f'{bar}<div class="two"><figure id="frontier" data-name="frontier">'
         f"{drawn}<ul class=key>{keys}</ul></figure>{side}</div><details><summary>the same as a table</summary>"
@@ -237,7 +251,10 @@ def _side(run: Run) -> str:
     )
 
 
-def _map() -> str:
+def _map(by: str) -> str:
+    areas = {"after": "bytes after", "before": "bytes before"}
+    areas |= {} if by in ("bytes", "bits_per_weight") else {"by": words.called(by)}
+
     def tabs(name: str, said: str, choices: Mapping[str, str]) -> str:
         buttons = "".join(f'<button type="button" id="{name}-{key}">{text}</button>' for key, text in choices.items())
         return f'<div class="tabs" role="group" aria-label="{said}"><span>{said}</span>{buttons}</div>'
@@ -246,7 +263,7 @@ def _map() -> str:
         '<div class="live"><h2>The network as a map</h2><p class=soft>Every area is a unit, inside its block. Click to '
         "come nearer, from the network to a block to a unit and all that it could have had. With keys: arrows, Enter, "
         'Escape.</p><div class="tools">'
-        + tabs("area", "area", {"after": "bytes after", "before": "bytes before"})
+        + tabs("area", "area", areas)
         + tabs("colour", "colour", {"edit": "bits it got", "damage": "damage"})
         + '<div class="scale" id="scale" aria-hidden="true"></div></div><nav class="crumbs" id="crumbs" '
         'aria-label="where in the network"></nav><figure id="map-figure" data-name="map">'

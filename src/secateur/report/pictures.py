@@ -13,6 +13,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from secateur import words
 from secateur.report.frontier import Point, in_order
 
 #: how many roles get a colour of their own; what lies outside the blocks shares the last
@@ -112,8 +113,8 @@ def depth(rows: Sequence[Row], mean: float | None, room: float = 0.0) -> str:
         parts.append(f'<text class="said" x="{right + 6}" y="{y(mean) + 4:.1f}">{mean:.3g}</text>')
     span = f", {min(cut):.2f} to {max(cut):.2f} bits per weight" if cut else ""
     label = f"{len(rows)} units from input to output{span}; the table has the same numbers"
-    scale = f'class="depth" data-ground="{high - bottom:g}" data-top="10" data-most="{most:.4g}"'
-    return svg(wide, high, label, parts, scale)
+    more = f'class="depth" data-ground="{high - bottom:g}" data-top="10" data-most="{most:.4g}"'
+    return svg(wide, high, label, parts, more)
 
 
 def told(row: Row) -> str:
@@ -137,8 +138,8 @@ def _joined(rows: list[Row]) -> list[Row]:
         bits = sum((row.bits or 0.0) * (row.weights or 1) for row in some) / weights
         first = some[0]
         edit = first.edit if len({row.edit for row in some}) == 1 else "several edits"
-        words = f"{edit}, with the {len(some) - 1} units after it"
-        out.append(Row(first.name, words, first.kind, first.block, weights, bits))
+        said = f"{edit}, with the {len(some) - 1} units after it"
+        out.append(Row(first.name, said, first.kind, first.block, weights, bits))
     return out
 
 
@@ -147,24 +148,30 @@ def _ticks(most: float) -> list[int]:
 
 
 def frontier(
-    points: Sequence[Point], ours: Point | None, measured: tuple[float, float] | None, unit: str = "nats per token"
+    points: Sequence[Point],
+    ours: Point | None,
+    measured: tuple[float, float] | None,
+    unit: str = "nats per token",
+    by: str = "bits_per_weight",
 ) -> str:
-    """Damage expected of the best plan at every budget; ours, and what it was `measured` to be, give or take."""
-    at = {id(point): i for i, point in enumerate(in_order(points, ours))}
+    """Damage expected of the best plan at every budget of the resource `by`; ours, and what it was `measured` to be,
+    give or take."""
+    at = {id(point): i for i, point in enumerate(in_order(points, ours, by))}
     points = [point for point in points if point.damage > 0]
     if len(points) < 2:
         return ""
     wide, high, left, bottom, top = 640.0, 340.0, 84.0, 44.0, 12.0
-    here = ours.bits if ours is not None else None
+    here = ours.spent[by] if ours is not None else None
     damages = [point.damage for point in points]
     damages += [ours.damage] if ours is not None and ours.damage > 0 else []
     damages += [measured[0] + measured[1]] if measured is not None and measured[0] + measured[1] > 0 else []
     low, up = math.floor(math.log10(min(damages))), math.ceil(math.log10(max(damages)))
-    spends = [*(point.bits for point in points), *([here] if here else [])]
+    spends = [*(point.spent[by] for point in points), *([here] if here else [])]
     first, last = min(spends), max(spends)
+    axis, one = scale(by, last)
 
-    def x(bits: float) -> float:
-        return left + 10 + (bits - first) / max(last - first, 1e-9) * (wide - left - 30)
+    def x(amount: float) -> float:
+        return left + 10 + (amount - first) / max(last - first, 1e-9 * one) * (wide - left - 30)
 
     def y(damage: float) -> float:
         share = (math.log10(max(damage, 10.0**low)) - low) / max(up - low, 1)
@@ -175,23 +182,22 @@ def frontier(
         f'<text x="{left - 8}" y="{y(10.0**p) + 4:.1f}" text-anchor="end">{10.0**p:.{max(-p, 0)}f}</text>'
         for p in range(low, up + 1)
     ]
-    for bits in _whole(first, last):
-        parts.append(f'<text x="{x(bits):.1f}" y="{high - bottom + 18}" text-anchor="middle">{bits:g}</text>')
-        parts.append(
-            f'<line class="axis" x1="{x(bits):.1f}" x2="{x(bits):.1f}" y1="{high - bottom}" y2="{high - bottom + 4}"/>'
-        )
+    for tick in whole(first / one, last / one):
+        at_x = f"{x(tick * one):.1f}"
+        parts.append(f'<text x="{at_x}" y="{high - bottom + 18}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<line class="axis" x1="{at_x}" x2="{at_x}" y1="{high - bottom}" y2="{high - bottom + 4}"/>')
     parts.append(f'<line class="axis" x1="{left}" x2="{wide}" y1="{high - bottom}" y2="{high - bottom}"/>')
-    parts.append(f'<text x="{(left + wide) / 2}" y="{high - 6}" text-anchor="middle">bits per weight</text>')
-    line = " ".join(f"{x(p.bits):.1f},{y(p.damage):.1f}" for p in points)
+    parts.append(f'<text x="{(left + wide) / 2}" y="{high - 6}" text-anchor="middle">{axis}</text>')
+    line = " ".join(f"{x(p.spent[by]):.1f},{y(p.damage):.1f}" for p in points)
     parts.append(f'<polyline class="curve" points="{line}"/>')
     for p in points:
-        words = f"{p.bits:.3f} bits per weight: {p.damage:.3g} ± {p.error:.2g} {unit}"
+        said = f"{words.amount(by, p.spent[by])}: {p.damage:.3g} ± {p.error:.2g} {unit}"
         parts.append(
-            f'<circle class="dot" data-at="{at.get(id(p), -1)}" cx="{x(p.bits):.1f}" cy="{y(p.damage):.1f}" r="3">'
-            f"<title>{words}</title></circle>"
+            f'<circle class="dot" data-at="{at.get(id(p), -1)}" cx="{x(p.spent[by]):.1f}" cy="{y(p.damage):.1f}" r="3">'
+            f"<title>{said}</title></circle>"
         )
     if ours is not None:
-        parts += _marks(ours, measured, x(ours.bits), y, at.get(id(ours), -1))
+        parts += _marks(ours, measured, x(ours.spent[by]), y, at.get(id(ours), -1))
     label = "Expected damage falls as the budget grows; the table below it has the numbers"
     return svg(wide, high, label, parts, 'class="fits"')
 
@@ -215,10 +221,23 @@ def _whisker(dress: str, x: float, low: float, up: float) -> str:
     return f'<line class="{dress}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{up:.1f}"/>'
 
 
-def _whole(first: float, last: float) -> list[float]:
-    """Round numbers between two, not too many."""
-    step = next(s for s in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0) if (last - first) / s <= 10 or s == 8.0)
+def whole(first: float, last: float, most: int = 10) -> list[float]:
+    """Round numbers between two, at most so many."""
+    step = 10.0 ** math.floor(math.log10(max(last - first, 1e-9)) - 1)
+    step = next(s for s in (step * by for by in (1, 2.5, 5, 10, 20, 25, 50, 100)) if (last - first) / s <= most)
     return [k * step for k in range(math.ceil(first / step), math.floor(last / step) + 1)]
+
+
+def scale(resource: str, most: float) -> tuple[str, float]:
+    """How an axis of a resource is called, and how many of it make one there."""
+    if resource == "bits_per_weight":
+        return "bits per weight", 1.0
+    if resource == "seconds":
+        return "ms", 1e-3
+    what = "FLOPs" if resource == "flops" else "B"
+    by, one = next((p for p in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if most >= 2 * p[1]), ("", 1.0))
+    name = f"{by}{what}" if by or what == "FLOPs" else "bytes"
+    return name + {"bytes": ", the whole file", "kv": " of cache per token"}.get(resource, ""), one
 
 
 def agreement(
@@ -227,7 +246,7 @@ def agreement(
     """What was expected beside what was measured, on one line of nats per `each`, both with its standard error."""
     if planned is None or measured is None:
         return ""
-    wide, high, left, right = 640.0, 118.0, 96.0, 620.0
+    wide, high, left, right = 640.0, 118.0, 112.0, 620.0
     ends = [0.0, *(v + s * e for v, e in (planned, measured) for s in (-1, 1)), floor or 0.0]
     low, up = min(ends), 1.06 * max(ends)
     if up <= low:
@@ -246,9 +265,9 @@ def agreement(
     ]
     parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="84" y2="84"/>')
     if floor is not None and floor > 0:
-        words = f"no plan within the budget can be expected below {floor:.5g}"
+        said = f"no plan within the budget can be expected below {floor:.5g}"
         parts.append(
-            f'<line class="floor" x1="{x(floor):.1f}" x2="{x(floor):.1f}" y1="8" y2="84"><title>{words}</title></line>'
+            f'<line class="floor" x1="{x(floor):.1f}" x2="{x(floor):.1f}" y1="8" y2="84"><title>{said}</title></line>'
         )
     for name, (value, error), y, dress in (("expected", planned, 28, "ours"), ("measured", measured, 62, "measured")):
         whisker = "ours-whisker" if dress == "ours" else "whisker"
@@ -277,9 +296,7 @@ def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
         m * 10.0**p for p in range(math.floor(low), math.ceil(up) + 1) for m in ((1, 2, 5) if up - low < 2 else (1,))
     ]
     first, last = min(sizes), max(sizes)
-    names = ("GB", "MB", "kB", "bytes") if by == "bytes" else (f"G{by}", f"M{by}", f"k{by}", by)
-    unit, one = next((u for u in zip(names, (1e9, 1e6, 1e3), strict=False) if last >= 2 * u[1]), (names[-1], 1.0))
-    unit += ", the whole file" if by == "bytes" else ""
+    unit, one = scale(by, last)
 
     def x(size: float) -> float:
         return left + 14 + (size - first) / max(last - first, 1e-9) * (right - left - 28)

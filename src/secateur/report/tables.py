@@ -24,7 +24,7 @@ def went(run: Run) -> str:
     roles: dict[str, list[Row]] = {}
     for row in pictures.by_depth(rows):
         roles.setdefault(row.role if row.block is not None else row.name, []).append(row)
-    rest = float(run.menu.fixed.get("bytes", 0.0)) if run.menu else 0.0
+    rest = float(run.priced.fixed.get("bytes", 0.0)) if run.priced else 0.0
     total = sum(row.bytes or 0.0 for row in rows) + rest
     hurt = sum(row.damage or 0.0 for row in rows) or 1.0
     lines = [
