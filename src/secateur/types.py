@@ -74,9 +74,9 @@ class Side:
     """One side of a part of a block (its attention, its MLP): what makes the part's channels, or what mixes them.
 
     `part` is the part's name; `by` is what it can lose: "channels", "heads" (a KV head with the query heads that read
-    it), "experts", or "" where it goes whole or not at all; "block" is a whole block, the last of whose layers counts
-    as what mixes. `per` says of each matrix how many rows (of what mixes: columns) one of these takes, section after
-    section: `((2, 1, 1),)` for a tensor that holds q, k and v one below the other.
+    it), "experts", or "" where it goes whole or not at all; "block" is what goes with its whole block alone, the last
+    of whose layers counts as what mixes. `per` says of each matrix how many rows (of what mixes: columns) one of these
+    takes, section after section: `((2, 1, 1),)` for a tensor that holds q, k and v one below the other.
     `at` is its place among the part's layers, -1 for what mixes. `also` are stored tensors that go when all of it goes:
     norms before it, biases behind it. Of experts, `least` is how many a token is sent to, so that no fewer may be left,
     and `router` the module that sends it, on the side of what makes.

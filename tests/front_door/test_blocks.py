@@ -28,10 +28,7 @@ FAMILIES = {
 
 def without(menu, *blocks: int, format: str = "safetensors") -> Plan:
     """Those blocks left out, all else as it is."""
-    edits = {unit.name: parse("keep()") for unit in menu.units}
-    for block in blocks:
-        (row,) = (unit.name for unit in menu.units if unit.block == block)
-        edits[row] = parse("drop()")
+    edits = {unit.name: parse("drop()" if unit.block in blocks else "keep()") for unit in menu.units}
     return Plan(edits, {}, math.nan, math.nan, math.nan, "", {**menu.about, "format": format})
 
 
@@ -42,8 +39,10 @@ def test_transformers_loads_what_is_left(name, tiny, text, quick, tmp_path):
     drop = [str(edit) for edit in menu.edits].index("drop()")
     can = np.isfinite(menu.damage[:, drop])
     depth = next(n for key, n in FAMILIES[name].items() if key in ("num_hidden_layers", "n_layer"))
-    assert [unit.block for unit, able in zip(menu.units, can, strict=True) if able] == list(range(1, depth))
-    assert (menu.damage[can, drop] > 0).all() and (menu.cost["bytes"][can, drop] == 0).all()
+    assert {unit.block for unit, able in zip(menu.units, can, strict=True) if able} == set(range(1, depth))
+    assert not any(unit.block in range(1, depth) for unit, able in zip(menu.units, can, strict=True) if not able)
+    lost = [menu.damage[[unit.block == block for unit in menu.units], drop].sum() for block in range(1, depth)]
+    assert min(lost) > 0 and (menu.cost["bytes"][can, drop] == 0).all()
 
     result = apply(model, without(menu, 1), data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
     assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-5
@@ -82,8 +81,9 @@ def test_bits_of_the_layers_of_a_block_differ(tiny, text, quick, tmp_path):
     model = str(tiny("llama", num_hidden_layers=3))
     menu = survey(model, str(text), format="compressed-tensors", edits="bits,drop", out=tmp_path / "menu", **quick)
     plan = without(menu, 1, format="compressed-tensors")
-    (row,) = (unit.name for unit in menu.units if unit.block == 2)
-    plan.edits[row] = parse("each('int(bits=8, group=0); keep(); int(bits=4, group=32); int(bits=3, group=32)')")  # type: ignore[index]
+    words = ("int(bits=8, group=0)", "keep()", "int(bits=4, group=32)", "int(bits=3, group=32)")
+    rows = [unit.name for unit in menu.units if unit.block == 2]
+    plan.edits.update(zip(rows, map(parse, words), strict=True))  # type: ignore[attr-defined]
     result = apply(model, plan, data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
     assert result["export"]["logit_error"] < 1e-3
     told = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["config_groups"]
@@ -98,6 +98,10 @@ def test_what_cannot_be(tiny, text, quick, tmp_path):
     menu = survey(model, str(text), format="safetensors", edits="drop", out=tmp_path / "menu", **quick)
     with pytest.raises(PlanError, match="the first block stays"):
         apply(model, without(menu, 0), data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
+    half = without(menu, 2)
+    half.edits["model.layers.2.mlp.down_proj"] = parse("keep()")  # type: ignore[index]
+    with pytest.raises(PlanError, match="leaves out whole blocks"):
+        apply(model, half, data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
     with pytest.raises(ExportError, match="one scheme for all experts"):
         survey(str(tiny("mixtral")), str(text), format="compressed-tensors", edits="drop", out=tmp_path / "m", **quick)
     with pytest.raises(ModelError, match="divide by their own number"):

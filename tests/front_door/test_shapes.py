@@ -183,6 +183,38 @@ def test_the_same_shape_in_every_block_may_be_coded_as_well(tiny, text, quick, t
         assert "then=" in words or "each(" in words
 
 
+@pytest.mark.parametrize("format", ["safetensors", "compressed-tensors"])
+def test_fewer_blocks_and_narrower_ones_in_one_plain_file(tiny, text, quick, tmp_path, format):
+    """A block gone, the others with fewer channels and heads, and bits from row to row: and bits alone on the menu."""
+    more = {"num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 3}
+    folder, where = str(tiny("llama", **more)), tmp_path / "menu"
+    kinds = "bits,channels,heads,drop"
+    menu = survey(folder, str(text), format=format, edits=kinds, out=where, **quick)
+    bits = survey(folder, str(text), format=format, out=tmp_path / "bits", **quick)
+    assert [unit.name for unit in menu.units] == [unit.name for unit in bits.units]
+    budgets = ("5 bits/weight", "4 bits/weight", "80% bytes") if format == "compressed-tensors" else ("16 bits/weight",)
+    for budget in budgets:  # as it was, but for the norms that are a block's own now, which bits per weight count alike
+        (alone,), (joint,) = plan(bits, [budget]), plan(load_menu(where), [budget])
+        assert joint.damage <= alone.damage * (1 + 1e-9)
+
+    gone = menu.about["one_shape"]["order"][0]
+    inner = ", then='int(bits=4, group=32)'" if format == "compressed-tensors" else ""
+    edits = {unit.name: parse("drop()" if unit.block == gone else "keep()") for unit in menu.units}
+    for name in (name for name in edits if "layers" in name and f".{gone}." not in name):
+        edits[name] = parse("heads(keep=0.5)" if "attn" in name else f"channels(keep=0.6667{inner})")
+    made = Plan(edits, {}, math.nan, math.nan, math.nan, "", dict(menu.about))
+    result = apply(folder, made, data=str(text), out=tmp_path / "out", menu=where, **quick)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["intermediate_size"], config["num_key_value_heads"]) == (2, 64, 2)
+    assert "secateur_shapes" not in config and result["spent"]["kv"] == 2 * 2 * 2 * 2 * 8
+    assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-3
+    assert result["spent"]["bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
+
+    edits[f"model.layers.{3 - gone}.mlp.down_proj"] = parse("channels(keep=0.3333)")
+    with pytest.raises(PlanError, match="holds one shape for all blocks"):
+        apply(folder, made, data=str(text), out=tmp_path / "out", menu=where, **quick)
+
+
 def test_keep_and_pin_hold_on_both_sides(model, text, quick, tmp_path):
     menu = survey(
         str(model), str(text), format="packed", edits="bits,channels,heads,drop", out=tmp_path,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.cut.applying import apply, carry_out, record, sides_of
 from secateur.cut.case import Tell, silent
+from secateur.cut.choosing import best_shape
 from secateur.cut.latency import measured, timed
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
@@ -51,7 +52,10 @@ def caps_of(menu: Menu, budget: Budget) -> dict[str, float]:
 
 
 def _best(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
-    """The plan of least damage on the menu and on its narrower ones, its floor that of them all."""
+    """The plan of least damage on the menu and on its narrower ones (or of all shapes, where blocks must have one), its
+    floor that of them all."""
+    if "one_shape" in menu.about:
+        return best_shape(menu, budget, choose)
     if not menu.narrower:
         return choose(menu, budget)
     found: list[Plan] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 from secateur.cut.case import Case, Tell, silent
 from secateur.cut.finish import finish, summary
+from secateur.cut.one_shape import misshapen
 from secateur.cut.opening import open_case
 from secateur.cut.price import spent
 from secateur.cut.surveying import corrected
@@ -124,7 +125,10 @@ def _edits(case: Case, plan: Plan) -> dict[str, Edit]:
     for row, units in case.rows.items():
         if why := next(filter(None, (case.refuses(unit, plan.edits[row]) for unit in units)), None):
             raise PlanError(f"`{row}` cannot be {text(plan.edits[row])}: {why}", "choose another edit")
-    return {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
+    edits = {unit.name: plan.edits[row] for row, units in case.rows.items() for unit in units}
+    if case.one_shape and (why := misshapen(case, edits)):
+        raise PlanError(f"this plan is no model: {why}", "cut all blocks alike, or write --format packed")
+    return edits
 
 
 def _still(case: Case, plan: Plan) -> frozenset[str]:

@@ -81,15 +81,14 @@ class Case:
     @cached_property
     def rows(self) -> Mapping[str, tuple[Unit, ...]]:
         """The units of every row of the menu, by its name: one, all those to which the format gives one edit, or both
-        sides of what can lose its shape (of all blocks, where a format holds one shape for all)."""
+        sides of what can lose its shape (but where a format holds one shape for all)."""
         groups = self.format.alike(self.units)
         group_of = {name: group for group in groups for name in group}
         found: dict[tuple[str, ...], list[Unit]] = {}
         for unit in self.units:
             key = group_of.get(unit.name, (unit.name,))
-            if unit.side is not None and not self.apart:
-                alone = shapes_of(self.format) == "any" or unit.side.by == "block"
-                key = (unit.side.part if alone else unit.side.part.rpartition(".")[2],)
+            if unit.side is not None and not self.apart and not self.one_shape:
+                key = (unit.side.part,)
             found.setdefault(key, []).append(unit)
         return {joined(units).name: tuple(units) for units in found.values()}
 
@@ -107,6 +106,16 @@ class Case:
     def shaped(self) -> bool:
         """Whether attentions and MLPs of a language model may get smaller."""
         return any(unit.side is not None for unit in self.units)
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether all blocks of the file must have the same shape."""
+        return shapes_of(self.format) == "same"
+
+    @property
+    def whole_blocks(self) -> bool:
+        """Whether what can be left out are whole blocks."""
+        return self.one_shape and "drop" in self.kinds and self.shaped
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -133,12 +142,22 @@ class Case:
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
-        if why := _misfit(unit, edit) or _unfit(unit, edit):
+        if why := self._stays(unit, edit) or _misfit(unit, edit) or _unfit(unit, edit):
             return why
         left, inner = self.left(unit, edit)
         if not left.matrices:
             return getattr(self.format, "keeps", lambda unit: None)(unit)
         return (inner is not edit and _unfit(left, inner)) or self.format.refuses(left, inner)
+
+    def _stays(self, unit: Unit, edit: Edit) -> str | None:
+        """Why a unit cannot go at all, or None."""
+        if not isinstance(edit, Drop) or unit.side is None:
+            return None
+        if self.whole_blocks and unit.block == 0:
+            return "the first block stays, so that there is one"
+        if not self.whole_blocks and unit.side.by == "experts":
+            return "a layer of experts can have fewer, but not none"
+        return None
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
         """Every tensor that the file will hold for this unit."""
@@ -160,7 +179,8 @@ class Case:
         pairs = zip(unit.matrices, left.matrices, strict=False)  # nothing is left of what is gone
         whole = left if unit.kind == "experts" else unit  # a token meets as many of few experts as of many
         each = (self.stream.per_weight(whole, m) * (own(one) if own else one.size) for m, one in pairs)
-        routed = 2 * count(left) * left.matrices[0].cols if unit.side is not None and unit.side.router else 0
+        router = left.matrices and unit.side is not None and unit.side.router
+        routed = 2 * count(left) * left.matrices[0].cols if router else 0
         return round(math.fsum(each)) + routed
 
     def kv(self, unit: Unit, edit: Edit) -> int:
@@ -250,10 +270,6 @@ def _misfit(unit: Unit, edit: Edit) -> str | None:
         return "it does not stand beside the residual stream, so it cannot be left out"
     if isinstance(edit, Channels | Heads | Experts) and edit.left(count(unit)) >= count(unit):
         return "it would keep all that it has"
-    if isinstance(edit, Drop) and by == "block" and unit.block == 0:
-        return "the first block stays, so that there is one"
-    if isinstance(edit, Drop) and by == "experts":
-        return "a layer of experts can have fewer, but not none"
     if isinstance(edit, Experts) and edit.left(count(unit)) < unit.side.least:
         left, all_, least = edit.left(count(unit)), count(unit), unit.side.least
         return f"it would keep {left} of {all_} experts, and every token is sent to {least}"

@@ -46,13 +46,16 @@ def finish(
     tell("writing", 0, 2)
     shutil.rmtree(made, ignore_errors=True)
     pieces = (*map(str, range(len(case.units))), "rest")
-    kept, called, config = blocks_left(case.units, units), {}, dict(case.checkpoint.config)
+    kept = blocks_left(case.units, units) if case.whole_blocks else None
+    called, config, before = {}, dict(case.checkpoint.config), case.units
+    smaller = [pair for pair in zip(before, units, strict=True) if kept is None or pair[0].block in (None, *kept)]
+    gone = told(*zip(*smaller, strict=True))
     if kept is not None:
         called = {name: renumbered(name, kept) for name in parts.layouts(pieces)}
         units, config = renumbered_units(units, kept), config_of_blocks(config, kept, config_of(case.checkpoint))  # type: ignore[arg-type]  # a network of blocks comes from a checkpoint
-    files = disk.write(Finished(parts, pieces, units, inner, case.units, called), made)
+    files = disk.write(Finished(parts, pieces, units, inner, before, called), made)
     companions(case.checkpoint.folder, made)
-    if gone := told(case.units, units) if kept is None else {}:
+    if gone:
         config[SMALLER] = gone
     case.format.finish(made, config, Plan(inner, {}, 0.0, 0.0, 0.0), units)
     written = disk.priced(files)

@@ -8,67 +8,27 @@ some between: so the best plan of grids alone is on this menu too, to within a s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from secateur.cut.case import Case, shapes_of
+from secateur.cut.case import Case
 from secateur.cut.price import price
 from secateur.cut.shapes import ERROR, Measured, curve_of
+from secateur.cut.singles import FEW, Offer, Singles, plain, shapes_for, undominated
 from secateur.parts.correction import Correction
-from secateur.parts.damage import Row
 from secateur.parts.edits import text
-from secateur.parts.edits.channels import SHARES, Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.each import Each
-from secateur.parts.edits.experts import SHARES as EIGHTHS
 from secateur.parts.edits.experts import Experts
-from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import count
 from secateur.types import Edit, Unit
 
 #: how many combinations all rows have between them at their full shape, and how many times fewer at each smaller one
 MOST, FEWER = 8192, 4
-#: how few single edits are too few to choose from at smaller shapes
-FEW = 6
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One edit of one row: what it costs, and the damage with its error."""
-
-    edit: Edit
-    cost: Mapping[str, float]
-    damage: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Singles:
-    """What every unit can have by itself, and what that damages."""
-
-    edits: Sequence[Edit]
-    can: Mapping[str, Sequence[bool]]
-    rows: Mapping[str, Row]
-    kept: frozenset[str]  # units that the user wants as they are
-
-    @classmethod
-    def of(
-        cls,
-        case: Case,
-        edits: Sequence[Edit],
-        can: Sequence[Sequence[bool]],
-        rows: Mapping[str, Row],
-        skipped: Sequence[Mapping[str, str]],
-    ) -> Singles:
-        """From a menu of single units."""
-        able = {unit.name: one for units, one in zip(case.rows.values(), can, strict=True) for unit in units}
-        wanted = {one["unit"] for one in skipped if one["reason"].startswith("kept by --keep")}
-        kept = {unit.name for name, units in case.rows.items() if name in wanted for unit in units}
-        return cls(edits, able, rows, frozenset(kept))
 
 
 def offers_of(
@@ -77,21 +37,18 @@ def offers_of(
     """Everything that a row of the menu can have."""
     if units[0].side is None:
         edits = [e for e in range(len(singles.edits)) if all(singles.can[unit.name][e] for unit in units)]
-        return [_plain(case, units, singles, e, over) for e in edits]
+        return [plain(case, units, singles, e, over) for e in edits]
     layers: dict[int, list[Unit]] = {}
     for unit in units:
         layers.setdefault(unit.side.at if unit.side else 0, []).append(unit)
     mixers = layers.get(-1, [])
     whole = mixers and len(layers) > 1 and len({len(some) for some in layers.values()}) == 1
     free = whole and not any(unit.name in singles.kept for unit in units)
-    # layers are alike where nothing is gained by telling them apart, and where a reader has one scheme for all
-    among = {unit.name for unit in units}
-    same = getattr(case.format, "dense", False) or any(among <= set(group) for group in case.format.alike(case.units))
     scale, spread = seen.scale(how)
     found: list[Offer] = []
     most = min(max(MOST // len(case.rows), 32), 512)
     only: list[Sequence[int]] = [range(len(singles.edits))] * len(layers)
-    for shape in _shapes(case, units[0]) if free else [None]:
+    for shape in shapes_for(case, units[0]) if free else [None]:
         lost, error = 0.0, 0.0
         if shape is not None:
             each = [how.total(seen.lost(curve_of(unit, shape), shape.left(count(unit)))) for unit in mixers]
@@ -100,9 +57,8 @@ def offers_of(
         sides = [_side(case, some, singles, shape, over, es) for some, es in zip(layers.values(), only, strict=True)]
         if shape is None:  # smaller shapes are offered with what is worth it at the full one
             only = [side.worth() for side in sides]
-        found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, same, case.resources)
-    alone = shapes_of(case.format) != "same" or units[0].side.by == "block"
-    able = free and alone and "drop" in case.kinds
+        found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, case.resources)
+    able = free and "drop" in case.kinds
     if able and not any(case.refuses(unit, Drop()) for unit in units):
         lost = scale * math.fsum(how.total(seen.alone[unit.side.part, 0]) for unit in mixers if unit.side)
         none = dict.fromkeys(case.resources, 0.0)
@@ -110,25 +66,9 @@ def offers_of(
     return found
 
 
-def _shapes(case: Case, unit: Unit) -> list[Channels | Heads | Experts | None]:
-    """The shapes that a row can take: its own, and smaller ones, each once."""
-    assert unit.side is not None
-    n, by = count(unit), unit.side.by
-    if by not in case.kinds or not n:
-        return [None]
-    if by == "experts":
-        lefts = dict.fromkeys(Experts(keep).left(n) for keep in EIGHTHS)
-        keeps = [round(left / n, 4) for left in lefts if unit.side.least <= left < n]
-        return [None, *(Experts(keep, merge=merge) for keep in keeps for merge in (False, True))]
-    shares = [k / n for k in range(n - 1, 0, -1)] if by == "heads" else SHARES
-    make = Heads if by == "heads" else Channels
-    lefts = {make(round(share, 4)).left(n): make(round(share, 4)) for share in reversed(shares)}
-    return [None, *(shape for left, shape in sorted(lefts.items(), reverse=True) if left < n)]
-
-
 @dataclass(frozen=True)
 class _Side:
-    """What one layer of a row (of all blocks that are cut alike) can have at one shape, or several layers together:
+    """What one layer of a row can have at one shape, or several layers together:
     edits, by their place among the singles, [n, layers]; costs [n, resources], damages [n] and squared errors [n]."""
 
     all: Sequence[Edit]
@@ -139,7 +79,7 @@ class _Side:
 
     def worth(self) -> list[int]:
         """Edits that no other beats; all, where those are too few to choose from at other shapes."""
-        best = _undominated(self.cost, self.damage)
+        best = undominated(self.cost, self.damage)
         return [int(self.edits[k, 0]) for k in (best if len(best) > FEW else range(len(self.edits)))]
 
     def taken(self, some: Sequence[int]) -> _Side:
@@ -167,15 +107,12 @@ def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over:
 
 
 def _together(
-    sides: Sequence[_Side], shape: Any, lost: float, error: float, most: int, same: bool, names: Sequence[str]
+    sides: Sequence[_Side], shape: Any, lost: float, error: float, most: int, names: Sequence[str]
 ) -> list[Offer]:
-    """What the layers of a row can have together, about `most` choices; `same`: only what is alike for all."""
+    """What the layers of a row can have together, about `most` choices."""
     first, *others = sides
     for one in others:
         i, j = (x.flatten() for x in np.meshgrid(range(len(first.edits)), range(len(one.edits)), indexing="ij"))
-        if same:
-            alike = first.edits[i, 0] == one.edits[j, 0]
-            i, j = i[alike], j[alike]
         first = _Side(
             first.all,
             np.c_[first.edits[i], one.edits[j]],
@@ -207,7 +144,7 @@ def _named(shape: Any, edits: Sequence[Edit]) -> Edit:
 def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:
     """Choices that no other beats in size and damage; where they are more than `most`, those on the lower
     hull of bytes and damage, and others evenly between."""
-    best = np.array(_undominated(cost, damage), int)
+    best = np.array(undominated(cost, damage), int)
     if len(best) <= most:
         return best.tolist()
     best = best[np.lexsort((damage[best], cost[best, 0]))]
@@ -223,22 +160,3 @@ def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:
 def _above(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:
     """Whether point b lies on or above the line from a to c."""
     return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))
-
-
-def _undominated(cost: np.ndarray, damage: np.ndarray) -> list[int]:
-    """Choices than which no cheaper one damages less; cheap is bytes and payload together, which differ by headers."""
-    size = cost[:, :2].sum(1)
-    order = np.lexsort((damage, size))
-    least = np.r_[np.inf, np.minimum.accumulate(damage[order])[:-1]]
-    return sorted(order[damage[order] < least].tolist())
-
-
-def _plain(case: Case, units: Sequence[Unit], singles: Singles, e: int, over: str) -> Offer:
-    """A row without shape, as on any menu."""
-    prices = [price(case, unit, singles.edits[e], over) for unit in units]
-    return Offer(
-        singles.edits[e],
-        {name: float(sum(one[name] for one in prices)) for name in case.resources},
-        math.fsum(singles.rows[unit.name].damage[e] for unit in units),
-        math.hypot(*(singles.rows[unit.name].error[e] for unit in units)),
-    )

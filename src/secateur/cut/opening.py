@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def open_case(
     checkpoint = open_uncut(model)
     stream = Stream(checkpoint, at)
     if any(kind in kinds for kind in edits_.SHAPES):
-        _shape(stream, format, kinds)
+        kinds = _shape(stream, format, kinds)
     config = checkpoint.config
     dtype = _model_type(checkpoint, stream)
     form = export.find(format, {**config, "dtype": dtype}, stream.anatomy, checkpoint)
@@ -56,38 +57,42 @@ def open_case(
     return Case(checkpoint, stream, form, dtype, calib[~mine], calib[mine], held, at, kinds)
 
 
-def _shape(stream: Stream, format: str, kinds: Sequence[str]) -> None:
-    """Learn which units of a language model lose their shape together."""
-    if by_block(format, kinds):
-        return _whole_blocks(stream, format)
-    if not shapes_of(export.find(format)):
+def _shape(stream: Stream, format: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Learn which units of a language model lose their shape together; the kinds of edits that it can have."""
+    shapes = shapes_of(export.find(format))
+    if not shapes:
         able = [name for name in export.names() if shapes_of(export.find(name))]
         said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
-        raise ExportError(said, f"write {', '.join(able)}, leave whole blocks out (--edits drop), or cap bytes alone")
-    stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
+        raise ExportError(said, f"write {', '.join(able)}, or cap bytes alone")
+    others = {kind for kind in edits_.SHAPES if kind != "drop"} & set(kinds)
+    if others or shapes == "any":
+        stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
+    if shapes == "same" and "drop" in kinds:
+        why = _no_blocks(stream, format)
+        if why and not others:
+            raise why
+        if why:
+            stream.anatomy = replace(stream.anatomy, skipped=(*stream.anatomy.skipped, ("whole blocks", why.message)))
+            kinds = tuple(kind for kind in kinds if kind != "drop")
+        else:
+            stream.anatomy = with_blocks(stream.anatomy)
     kind = stream.network.config.model_type  # type: ignore[union-attr]
     if not any(unit.side for unit in stream.anatomy.units):
         raise ModelError(f"nothing is known of what channels and heads `{kind}` has", "cap bytes or bits alone")
     among = {unit.side.by for unit in stream.anatomy.units if unit.side}
     if "experts" in kinds and "experts" not in among and set(kinds) != set(edits_.kinds()):  # "all" is what there is
         raise ModelError(f"`{kind}` has no layers of experts that could have fewer", "leave `experts` out of --edits")
+    return kinds
 
 
-def by_block(format: str, kinds: Sequence[str]) -> bool:
-    """Whether what can be left out are whole blocks: of a format whose blocks all have one shape, where none is to
-    change it."""
-    others = {kind for kind in edits_.SHAPES if kind != "drop"}
-    return "drop" in kinds and not others & set(kinds) and getattr(export.find(format), "fewer_blocks", False)
-
-
-def _whole_blocks(stream: Stream, format: str) -> None:
-    """Make every block a part that can be left out."""
-    stream.anatomy = with_blocks(stream.anatomy)
+def _no_blocks(stream: Stream, format: str) -> ModelError | ExportError | None:
+    """Why no block of a model can be left out, of a file whose blocks all have one shape."""
     if stream.checkpoint.config.get("scale_attn_by_inverse_layer_idx"):
-        raise ModelError("its blocks divide by their own number, so that none can go", "leave `drop` out of --edits")
+        return ModelError("its blocks divide by their own number, so that none can go", "leave `drop` out of --edits")
     if format != "safetensors" and any(unit.kind == "experts" for unit in stream.anatomy.units):
         said = f"{format} has one scheme for all experts, so that blocks that have some cannot go one by one"
-        raise ExportError(said, "--format safetensors, or leave `drop` out of --edits")
+        return ExportError(said, "--format safetensors, or leave `drop` out of --edits")
+    return None
 
 
 def _of_pictures(

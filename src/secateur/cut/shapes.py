@@ -14,26 +14,21 @@ both, losses that were measured go on the menu as the sums that it would make th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from secateur.cut.case import Case, Tell
+from secateur.cut.networks import MERGED, Cut, Networks, windows_of
 from secateur.maths import knapsack
 from secateur.maths.channels import Removal
-from secateur.measure.compare import Comparison, sums
-from secateur.model.parked import States, parked
 from secateur.parts.correction import Correction
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
-from secateur.parts.knives import Knife, OfBlock, OfChannels, OfExperts
 from secateur.parts.left import count
 from secateur.types import Unit
 
@@ -43,14 +38,8 @@ ALONE = {"channels": (0.75, 0.4), "heads": (0.5,), "experts": (0.75, 0.5)}
 TOGETHER = (0.8, 0.6, 0.4)
 #: shares that those networks may choose from
 CHOICE = (0.9, 0.75, 0.5, 0.25, 0.1)
-#: windows that are measured on, at most; the networks that are narrow everywhere on others
-WINDOWS = 8
 #: relative error of a part's curve: one standard error of a KL on so few windows, and what is between the points
 ERROR = 0.15
-
-#: a part with so many of its channels, heads or experts left, 0: without it; the name says if others were merged
-Cut = tuple[str, int]
-MERGED = " merged"
 
 
 @dataclass(frozen=True)
@@ -66,40 +55,48 @@ class Measured:
         if part not in self.removals:
             return self.alone[part, 0]
         known = self.removals[part]
-        points: list[tuple[float, float]] = []
-        for (name, n), kl in sorted(self.alone.items(), key=lambda one: -one[0][1]):
-            x = known.left(n)
-            if name == part and x > 0 and kl > 0 and (not points or (x > points[-1][0] and kl > points[-1][1])):
-                points.append((x, kl))
-        return Correction(tuple(x for x, _ in points), tuple(y for _, y in points)).kl(known.left(left))
+        mine = ((n, kl) for (name, n), kl in self.alone.items() if name == part)
+        return bent([(known.left(n), kl) for n, kl in mine]).kl(known.left(left))
 
     def scale(self, how: Correction) -> tuple[float, float]:
         """By how much losses on the menu (`how.total` of each) fall short when they come together, as a factor, and the
         relative error that this leaves."""
-        logs = []
-        for cuts, kl in self.together:
-            alone = math.fsum(how.total(self.lost(*cut)) for cut in cuts)
-            if kl > 0 and alone > 0:
-                logs.append(math.log(how.total(kl) / alone))
-        if not logs:
-            return 1.0, 0.5
-        mean = math.fsum(logs) / len(logs)
-        return math.exp(mean), max(0.1, math.sqrt(math.fsum((x - mean) ** 2 for x in logs) / len(logs)))
+        alone = ([how.total(self.lost(*cut)) for cut in cuts] for cuts, _ in self.together)
+        return fitted([(math.fsum(some), how.total(kl)) for some, (_, kl) in zip(alone, self.together, strict=True)])
+
+
+def bent(points: Iterable[tuple[float, float]]) -> Correction:
+    """The curve of the second order bent through what was measured: pairs of both, in any order."""
+    kept: list[tuple[float, float]] = []
+    for x, kl in sorted(points):
+        if x > 0 and kl > 0 and (not kept or (x > kept[-1][0] and kl > kept[-1][1])):
+            kept.append((x, kl))
+    return Correction(tuple(x for x, _ in kept), tuple(y for _, y in kept))
+
+
+def fitted(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """By which factor sums, the first of each pair, fall short of what was found, and the relative error left."""
+    logs = [math.log(found / expected) for expected, found in pairs if expected > 0 and found > 0]
+    if not logs:
+        return 1.0, 0.5
+    mean = math.fsum(logs) / len(logs)
+    return math.exp(mean), max(0.1, math.sqrt(math.fsum((x - mean) ** 2 for x in logs) / len(logs)))
 
 
 def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Measured:
     """Walk the check windows through the network and through all that differ from it in one part, and then others
     through a few that are narrow everywhere. `factors(unit)` are the survey's, by matrix."""
-    windows = case.check if len(case.check) else case.calib
-    walk = _Walk(case, factors, work)
-    alone = walk(windows[:WINDOWS], {}, tell)
-    seen = Measured(walk.removals, alone, ())
-    cuts = {str(share): _cheapest(_options(case, seen), share) for share in TOGETHER}
-    if not any(cuts.values()):
-        return seen
-    others = windows[WINDOWS : 2 * WINDOWS] if len(windows) > WINDOWS else windows
-    found = walk(others, cuts, tell)
-    return replace(seen, together=[(list(cut.values()), found[name]) for name, cut in cuts.items() if cut])
+    mixers, (windows, others) = _mixers(case), windows_of(case)
+    cuts: dict[int, list[Cut]] = {}
+    for unit in mixers:
+        cuts.setdefault(unit.block or 0, []).extend(_alone(unit))
+    networks = Networks(case, factors, work, mixers)
+    alone = networks.alone(windows, cuts, tell)
+    seen = Measured(networks.removals, alone, ())
+    wide = {str(share): _cheapest(_options(case, seen), share) for share in TOGETHER}
+    wide = {name: cut for name, cut in wide.items() if cut}
+    found = networks.together(others, wide, tell) if wide else {}
+    return replace(seen, together=[(list(cut.values()), found[name]) for name, cut in wide.items()])
 
 
 def curve_of(unit: Unit, edit: Any) -> str:
@@ -113,10 +110,8 @@ def _options(case: Case, seen: Measured) -> dict[str, list[tuple[Cut | None, flo
     for unit in _mixers(case):
         assert unit.side is not None
         size = sum(one.size for one in case.units if one.side is not None and one.side.part == unit.side.part)
-        n, cuts = count(unit), _cuts(unit, dict.fromkeys(ALONE, CHOICE))
+        n, cuts = count(unit), cuts_of(unit, dict.fromkeys(ALONE, CHOICE))
         mine = [(cut, size * (1 - cut[1] / n), seen.lost(*cut)) for cut in cuts]
-        if unit.side.by == "block" and unit.block:
-            mine = [((unit.side.part, 0), float(size), seen.alone[unit.side.part, 0])]
         out[unit.side.part] = [(None, 0.0, 0.0), *mine]
     return out
 
@@ -149,7 +144,7 @@ def _mixers(case: Case) -> list[Unit]:
     ]
 
 
-def _cuts(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[Cut]:
+def cuts_of(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[Cut]:
     """How a part may be cut at these shares, where some of it is gone."""
     assert unit.side is not None
     n, make = count(unit), {"channels": Channels, "heads": Heads, "experts": Experts}.get(unit.side.by)
@@ -163,78 +158,4 @@ def _cuts(unit: Unit, shares: Mapping[str, Sequence[float]]) -> list[Cut]:
 def _alone(unit: Unit) -> list[Cut]:
     """How each part is cut by itself: some of it gone, and all of it, but for experts."""
     assert unit.side is not None
-    return [*_cuts(unit, ALONE), *([(unit.side.part, 0)] if unit.side.by != "experts" else [])]
-
-
-@dataclass
-class _Walk:
-    """All networks that differ from the plain one, block by block."""
-
-    case: Case
-    factors: Any
-    work: Path
-    removals: dict[str, Removal] = field(default_factory=dict)
-
-    def __call__(self, windows: Tensor, wide: Mapping[str, Mapping[str, Cut]], tell: Tell) -> dict[Any, float]:
-        """KL of each to the plain network: of those that are narrow in one part, by their cut, or, where some are
-        given, of the `wide` ones that are narrow everywhere, by name."""
-        stream, mixers = self.case.stream, _mixers(self.case)
-        copies = 1 + (len(wide) or sum(len(_alone(unit)) for unit in mixers))
-        plain = stream.embed(windows, self.work / "shapes-plain", copies=copies)
-        states: dict[Any, States] = {name: self._born(plain, name, copies) for name in wide}
-        for i, path in enumerate(stream.blocks):
-            tell("shapes together" if wide else "shapes", i, len(stream.blocks))
-            with stream.loaded(path):
-                mine = [unit for unit in mixers if unit.block == i]
-                knives = {unit.side.part: self._knife(unit) for unit in mine if unit.side is not None}
-                for key, hidden in states.items():
-                    cuts = wide.get(key, {}) if wide else {}
-                    with ExitStack() as stack:
-                        for part in (part for part in knives if part in cuts):
-                            stack.enter_context(_cut(knives[part], cuts[part]))
-                        stream.through(i, hidden, hidden)
-                for cut in (cut for unit in mine for cut in _alone(unit)) if not wide else ():
-                    states[cut] = self._born(plain, f"{i}-{len(states)}", copies)
-                    with _cut(knives[cut[0].removesuffix(MERGED)], cut):
-                        stream.through(i, plain, states[cut])
-                stream.through(i, plain, plain)
-        tell("shapes together" if wide else "shapes", len(stream.blocks), len(stream.blocks))
-        return self._compared(windows, plain, states)
-
-    def _knife(self, unit: Unit) -> Knife:
-        """What cuts a part of a loaded block; the order in which its channels go is kept."""
-        part, network = unit.side.part, self.case.stream.network  # type: ignore[union-attr]
-        if unit.side is not None and unit.side.by == "experts":
-            makers = next(one for one in self.case.units if one.side is not None and one.side.part == part)
-            knife: Knife = OfExperts.of(network, makers, unit, {**self.factors(makers), **self.factors(unit)})
-            curves: tuple[str, ...] = (part, part + MERGED)
-        elif unit.side is not None and unit.side.by == "block":
-            knife, curves = OfBlock(self.case.stream, unit.block or 0), ()
-        else:
-            knife, curves = OfChannels.of(network, unit, self.factors(unit), self.removals.get(part)), (part,)
-        if knife.removal is not None:
-            self.removals |= dict.fromkeys(curves, knife.removal)
-        return knife
-
-    def _born(self, plain: States, name: Any, copies: int) -> States:
-        room = parked(plain.shape, self.work / f"shapes-{name}", copies)
-        for start in range(0, len(plain), self.case.stream.batch):
-            room[start : start + self.case.stream.batch] = plain[start : start + self.case.stream.batch]
-        return room
-
-    def _compared(self, windows: Tensor, plain: States, states: Mapping[Any, States]) -> dict[Any, float]:
-        stream, found = self.case.stream, {key: Comparison() for key in states}
-        step = stream.windows(plain.shape[1])
-        with torch.no_grad(), stream.tail() as tail:
-            for start in range(0, len(windows), step):
-                some = slice(start, start + step)
-                theirs, labels = stream.answers(tail(plain[some].to(self.case.device)), windows[some])
-                for key, hidden in states.items():
-                    ours, _ = stream.answers(tail(hidden[some].to(self.case.device)), windows[some])
-                    found[key].add(sums(ours, labels, theirs), labels.shape[1])
-        return {key: one.kl for key, one in found.items()}
-
-
-def _cut(knife: Knife, cut: Cut) -> AbstractContextManager[None]:
-    curve, left = cut
-    return knife.cut(left, curve.endswith(MERGED))
+    return [*cuts_of(unit, ALONE), *([(unit.side.part, 0)] if unit.side.by != "experts" else [])]

@@ -24,15 +24,17 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
+from secateur.cut import even, joint
 from secateur.cut.case import Case, Tell, about, silent
 from secateur.cut.channels import Groups
 from secateur.cut.comparing import compare
-from secateur.cut.joint import Singles, offers_of
 from secateur.cut.notes import notes
 from secateur.cut.offers import offers
+from secateur.cut.one_shape import OneShape
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import fixed, price, weights
 from secateur.cut.shapes import measure
+from secateur.cut.singles import Offer, Singles
 from secateur.cut.trunk import layers_of, with_trunks
 from secateur.cut.work import work_folder
 from secateur.export import Parts
@@ -361,15 +363,21 @@ def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int
 
 
 def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str, Any], work: Path, tell: Tell) -> Menu:
-    """The menu with one row for both sides of what can lose its shape."""
+    """The menu with smaller shapes, and one row for both sides of what can lose its own where blocks may differ."""
 
     def factors(unit: Unit) -> Mapping[str, Factors]:
         found = stored_factors(work, case.units.index(unit), unit)
         assert found is not None
         return found
 
-    seen = measure(case, factors, work, tell)
-    rows = [offers_of(case, units, singles, seen, correction, told["over"]) for units in case.rows.values()]
+    over: str = told["over"]
+    if case.one_shape:
+        shapes = OneShape(case, singles, even.measure(case, factors, work, tell), correction, over)
+        told = told | {"one_shape": {"order": shapes.order}}
+        rows: list[list[Offer]] = [shapes(units) for units in case.rows.values()]
+    else:
+        seen = measure(case, factors, work, tell)
+        rows = [joint.offers_of(case, units, singles, seen, correction, over) for units in case.rows.values()]
     edits = tuple(dict.fromkeys(offer.edit for row in rows for offer in row))
     at, shape = {edit: e for e, edit in enumerate(edits)}, (len(rows), len(edits))
     cost = {name: np.full(shape, np.inf) for name in case.resources}
@@ -381,7 +389,6 @@ def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str
             for name in cost:
                 cost[name][r, e] = offer.cost[name]
     told = told | {"correction": correction.told(), "common_error": correction.error}
-    over = told["over"]
     return Menu(case.row_units(), edits, cost, damage, error, fixed(case, over), weights(case, over), {}, told)
 
 

@@ -107,7 +107,7 @@ class Walk:
                 self._choose(mine)
                 self._cut(mine)
                 trim()
-                gone = any(u.side and u.side.by == "block" and isinstance(self.edits[u.name], Drop) for u in mine)
+                gone = bool(mine) and all(isinstance(self.edits[unit.name], Drop) for unit in mine)
                 with stream.without(i) if gone else nullcontext():
                     stream.through(i, cut, after[1])
             plain, cut = after

@@ -38,13 +38,9 @@ def renumbered(name: str, kept: Sequence[int]) -> str:
 
 def blocks_left(before: Sequence[Unit], after: Sequence[Unit]) -> list[int] | None:
     """The blocks that are left where some are gone whole, else None."""
-    gone = {
-        was.block
-        for was, now in zip(before, after, strict=True)
-        if was.side is not None and was.side.by == "block" and not now.matrices
-    }
     every = {unit.block for unit in before if unit.block is not None}
-    return sorted(every - gone) if gone else None  # type: ignore[type-var]  # no block here is None
+    left = {now.block for was, now in zip(before, after, strict=True) if now.block is not None and now.matrices}
+    return sorted(left) if left != every else None
 
 
 def renumbered_units(units: Sequence[Unit], kept: Sequence[int]) -> tuple[Unit, ...]:

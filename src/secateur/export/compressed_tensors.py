@@ -68,7 +68,6 @@ class CompressedTensors:
     only: tuple[Edit, ...] = ()
     disk: ClassVar[Shards] = Shards()
     shapes: ClassVar[str] = "same"
-    fewer_blocks: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return self.only or (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())

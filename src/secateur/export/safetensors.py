@@ -33,7 +33,6 @@ class Safetensors:
     disk: ClassVar[Shards] = Shards()
     pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "same"
-    fewer_blocks: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())

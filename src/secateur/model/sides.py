@@ -40,17 +40,20 @@ def with_sides(found: Anatomy, network: nn.Module, experts: bool = False) -> Ana
 
 
 def with_blocks(found: Anatomy) -> Anatomy:
-    """The anatomy with whole blocks as parts: all units of a block, with all else that is stored of it."""
+    """The anatomy with whole blocks as parts: all units of a block that have no other side that can lose something, and
+    with the first of them all else that is stored of it."""
     sided: dict[str, Unit] = {}
     for at, block in enumerate(found.blocks):
         units = [unit for unit in found.units if unit.block == at]
-        own = {m.tensor for unit in units for m in unit.matrices}
+        units = [unit if unit.side is not None and unit.side.by else replace(unit, side=None) for unit in units]
+        own = {m.tensor for unit in units for m in unit.matrices} | {name for unit in units for name in unit.vectors}
+        own |= {name for unit in units if unit.side is not None for name in unit.side.also}
         pieces = [one for path, some in found.sources.items() if path.startswith(f"{block}.") for one in some]
         also = tuple(tensor for tensor in dict.fromkeys(piece.tensor for piece in pieces) if tensor not in own)
         for i, unit in enumerate(units):
-            last = i == len(units) - 1
-            side = Side(block, "block", -1 if last else i, also=() if i else also)
-            sided[unit.name] = replace(unit, side=side)
+            last, more = i == len(units) - 1, () if i else also
+            own_side = unit.side or Side(block, "block", -1 if last else i)
+            sided[unit.name] = replace(unit, side=replace(own_side, also=(*own_side.also, *more)))
     return replace(found, units=tuple(sided.get(unit.name, unit) for unit in found.units))
 
 
