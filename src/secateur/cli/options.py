@@ -72,7 +72,7 @@ Format = Annotated[
         "--format",
         "-f",
         help="The file format, which decides what may be on the menu; compressed-tensors if not said, packed for image "
-        "models.",
+        "models and for what compressed-tensors cannot hold (GPT-2).",
         show_default=False,
     ),
 ]

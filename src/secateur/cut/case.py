@@ -23,6 +23,7 @@ from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.each import Each
 from secateur.parts.edits.experts import Experts
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.parts.left import Shaping, count, is_bias, narrowed
@@ -147,6 +148,8 @@ class Case:
         left, inner = self.left(unit, edit)
         if not left.matrices:
             return getattr(self.format, "keeps", lambda unit: None)(unit)
+        if isinstance(inner, Half) and self.dtype_of(unit, Keep()) != "float32":
+            return "it is stored in 16 bits already"
         return (inner is not edit and _unfit(left, inner)) or self.format.refuses(left, inner)
 
     def _stays(self, unit: Unit, edit: Edit) -> str | None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from secateur.cut.case import Case
+from secateur.export._dense import is_plain
 from secateur.parts import edits as edits_
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, PlanError, SecateurError, Unit
 
@@ -19,7 +21,9 @@ def offers(
         raise SecateurError(f"`--over {over}` is not known", "say `all` or `linear`")
     pinned = {pattern: edits_.parse(words) for pattern, words in pin.items()}
     grids = tuple(kind for kind in case.kinds if not case.shaped or kind not in edits_.SHAPES)
-    menu = tuple(dict.fromkeys([*edits_.offered(grids, case.format.edits()), *pinned.values()]))
+    wide = any(case.dtype_of(unit, Keep()) == "float32" for unit in case.units)
+    own = [edit for edit in case.format.edits() if wide or not isinstance(edit, Half)]
+    menu = tuple(dict.fromkeys([*edits_.offered(grids, own), *pinned.values()]))
     within = [unit for unit in case.units if over == "all" or unit.block is not None]
     _all_match(pinned, within, " inside the blocks (--over linear)" if over == "linear" else "")
     _all_match(keep, case.units)
@@ -34,7 +38,7 @@ def offers(
             continue
         why = _left_alone(units, over, keep)
         can.append([edit == Keep() if why else refusal is None for edit, refusal in zip(menu, refusals, strict=True)])
-        if sum(can[-1]) == 1:
+        if all(is_plain(edit) for edit, able in zip(menu, can[-1], strict=True) if able):
             reason = why or next(filter(None, refusals), None)  # none where nothing else is on the menu
             skipped += [{"unit": row.name, "reason": reason}] if reason else []
     if set(case.kinds) != set(edits_.kinds()):  # who asks for all takes what there is

@@ -11,14 +11,17 @@ import torch
 
 from secateur import export
 from secateur.cut.case import Case, number_type, shapes_of
+from secateur.model.anatomy import anatomy
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.held import Held
+from secateur.model.load import skeleton
 from secateur.model.pictures import parted, read_pictures
 from secateur.model.sides import with_blocks, with_sides
 from secateur.model.stream import Stream, device_of
 from secateur.model.text import windows
 from secateur.model.whole import Whole
 from secateur.parts import edits as edits_
+from secateur.parts.edits.int import Int
 from secateur.parts.reading import open_uncut, tokenizer_of
 from secateur.parts.vision import is_vision, open_vision
 from secateur.types import ExportError, ModelError
@@ -130,8 +133,14 @@ def _nothing_to_take(model: str, why: Mapping[str, str]) -> ModelError:
 
 
 def usual_format(model: str) -> str:
-    """The format where nobody names one."""
-    return "packed" if is_vision(model) else "compressed-tensors"
+    """The format where nobody names one: what transformers loads, if it can hold half of what is to be cut."""
+    if is_vision(model):
+        return "packed"
+    checkpoint = open_uncut(model)
+    found = anatomy(checkpoint, skeleton(checkpoint))
+    form = export.find("compressed-tensors", checkpoint.config, found, checkpoint)
+    held = sum(unit.size for unit in found.units if form.refuses(unit, Int(8, 0)) is None)
+    return form.name if 2 * held >= sum(unit.size for unit in found.units) else "packed"
 
 
 def _model_type(checkpoint: Checkpoint | Held, stream: Any) -> str:

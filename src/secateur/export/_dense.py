@@ -9,10 +9,22 @@ from torch import Tensor
 
 from secateur.export._write import Layout
 from secateur.maths.grids import Coded
+from secateur.parts.edits.half import Half
+from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Matrix, Unit
 
 #: the number types that a model may have, by transformers' name
 FLOATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+def is_plain(edit: Edit) -> bool:
+    """Whether weights stay numbers of their own, without codes: as they are, or in 16 bits."""
+    return isinstance(edit, Keep | Half)
+
+
+def plain_type(edit: Edit, dtype: str) -> str:
+    """The number type that a plain edit leaves a unit in which was stored as `dtype`."""
+    return "float16" if isinstance(edit, Half) else dtype
 
 
 def stored_tensors(unit: Unit) -> dict[str, list[Matrix]]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from secateur.export._codecs import Codec, Fp4Groups, codec
-from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses
+from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, is_plain, plain_type
 from secateur.export._experts import separate
 from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers, zeros_that_reload
@@ -32,6 +32,7 @@ from secateur.maths.grids import Coded
 from secateur.model.load import SMALLER
 from secateur.model.matrix import place
 from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.int import Int, narrow
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
@@ -70,11 +71,14 @@ class CompressedTensors:
     shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
-        return self.only or (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return self.only or (Keep(), Half(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if isinstance(edit, Keep):
             return dense_refuses(unit)
+        if isinstance(edit, Half):
+            odd = "transformers decodes experts by one scheme, and plain numbers are none"
+            return odd if unit.kind == "experts" else dense_refuses(unit)
         if codec(edit) is None:
             return "compressed-tensors has no such grid"
         if self.only and edit not in self.only:
@@ -89,8 +93,8 @@ class CompressedTensors:
         return (experts,) if len(experts) > 1 else ()
 
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
-        if isinstance(edit, Keep):
-            return dense_layout(unit, dtype)
+        if is_plain(edit):
+            return dense_layout(unit, plain_type(edit, dtype))
         how = self._codec(unit, edit)
         out: dict[str, Layout] = {}
         for one in self._stored(unit):
@@ -99,8 +103,8 @@ class CompressedTensors:
         return out | {twin: out[part] for twin, part in self._twins(unit, how)}
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
-        if isinstance(edit, Keep):
-            return dense_encode(unit, coded, dtype)
+        if is_plain(edit):
+            return dense_encode(unit, coded, plain_type(edit, dtype))
         how = self._codec(unit, edit)
         out: dict[str, Tensor] = {}
         for one in self._stored(unit):
@@ -137,7 +141,7 @@ class CompressedTensors:
         self._one_scheme_for_experts(edits, units)
         groups: dict[str, dict[str, Any]] = {}
         for unit in units:
-            if not isinstance(edits[unit.name], Keep):
+            if not is_plain(edits[unit.name]):
                 scheme = self._codec(unit, edits[unit.name]).scheme()
                 group = groups.setdefault(json.dumps(scheme, sort_keys=True), {"targets": [], **scheme})
                 group["targets"] += [name for name in self._targets(unit) if name not in group["targets"]]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from secateur.export import Finished
-from secateur.export._dense import FLOATS
+from secateur.export._dense import FLOATS, is_plain, plain_type
 from secateur.export._ggufverify import verify
 from secateur.export._write import Layout, layout_bytes
 from secateur.maths.grids import Coded, blocks
@@ -29,6 +29,7 @@ from secateur.model.disk import atomic
 from secateur.model.load import config_of
 from secateur.model.matrix import place
 from secateur.parts.edits.ggml import Ggml
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.keep import Keep
 from secateur.parts.gguf import meta, vocab
 from secateur.parts.gguf.names import (
@@ -82,13 +83,13 @@ class Gguf:
         units = self.anatomy.units if self.anatomy else ()
         odd = not units or any(m.cols % 256 for unit in units for m in unit.matrices)
         wanted = [kind for kind, (n, _) in blocks.KINDS.items() if n == 256 or odd or kind == "q8_0"]
-        return (Keep(), *(Ggml(kind) for kind in wanted if _there(kind)))
+        return (Keep(), Half(), *(Ggml(kind) for kind in wanted if _there(kind)))
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         strange = unit.kind == "experts" and not all(expert_names(_parameter(m)) for m in unit.matrices)
         if unit.kind == "conv" or strange:
             return f"GGUF files are written for linear layers and embeddings, and this is of the kind {unit.kind}"
-        if isinstance(edit, Keep):
+        if is_plain(edit):
             return None
         if not isinstance(edit, Ggml):
             return "llama.cpp has no such grid: it has its own block types, like ggml('q4_k')"
@@ -110,8 +111,8 @@ class Gguf:
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
         def written(m: Matrix) -> Tensor:
-            if isinstance(edit, Keep):
-                return coded[m.key].values.to(getattr(torch, dtype))
+            if is_plain(edit):
+                return coded[m.key].values.to(getattr(torch, plain_type(edit, dtype)))
             return coded[m.key].tensors["blocks"]
 
         if unit.kind == "experts":
@@ -126,7 +127,7 @@ class Gguf:
 
     def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
         """What blocks hold is exact; what is kept is kept in the model's own type."""
-        return values.to(getattr(torch, dtype)).float() if isinstance(edit, Keep) else values
+        return values.to(getattr(torch, plain_type(edit, dtype))).float() if is_plain(edit) else values
 
     # the file
 
@@ -366,7 +367,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
 def _layout(matrix: Matrix, edit: Edit, dtype: str) -> Layout:
     if isinstance(edit, Ggml):
         return "U8", (matrix.rows, blocks.row_bytes(edit.kind, matrix.cols))
-    return FLOATS[dtype], (matrix.rows, matrix.cols)
+    return FLOATS[plain_type(edit, dtype)], (matrix.rows, matrix.cols)
 
 
 def _parameter(matrix: Matrix) -> str:

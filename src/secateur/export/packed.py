@@ -30,6 +30,7 @@ from secateur.maths.packing import pack, packed_bytes
 from secateur.model.checkpoint import DTYPES
 from secateur.parts.edits import GridEdit, Part, text
 from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.int import Int, narrow
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
@@ -50,7 +51,7 @@ class Packed:
     shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:
-        return (Keep(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return (Keep(), Half(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if not hasattr(edit, "payload"):

@@ -1,4 +1,7 @@
-"""Plain safetensors: the cut weights in the model's own number type. Every reader loads it; it saves nothing."""
+"""Plain safetensors: the cut weights in the model's own number type, which every reader loads.
+
+No edit saves anything, but for half(), where 32 bits were stored, and those that take parts of the network away.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse
+from secateur.export._dense import dense_encode, dense_layout, dense_refuses, groups_refuse, plain_type
 from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers
 from secateur.export._vision import is_vision, verify_vision
@@ -19,6 +22,7 @@ from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.model.load import SMALLER
 from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Plan, Unit
@@ -26,7 +30,7 @@ from secateur.types import Edit, Plan, Unit
 
 @dataclass(frozen=True)
 class Safetensors:
-    """Holds any edit, at the price of none: bytes are those of the uncut model, and so are the multiplications."""
+    """Holds any edit, at the price of none: bytes and multiplications are those of plain numbers."""
 
     name: str = "safetensors"
     dense: ClassVar[bool] = True
@@ -35,7 +39,7 @@ class Safetensors:
     shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
-        return (Keep(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
+        return (Keep(), Half(), *(Int(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)), Fp8())
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         return dense_refuses(unit) or groups_refuse(unit, edit)
@@ -45,13 +49,13 @@ class Safetensors:
         return ()
 
     def layout(self, unit: Unit, edit: Edit, dtype: str) -> dict[str, Layout]:
-        return dense_layout(unit, dtype)
+        return dense_layout(unit, plain_type(edit, dtype))
 
     def encode(self, unit: Unit, edit: Edit, coded: Mapping[str, Coded], dtype: str) -> dict[str, Tensor]:
-        return dense_encode(unit, coded, dtype)
+        return dense_encode(unit, coded, plain_type(edit, dtype))
 
     def seen(self, unit: Unit, edit: Edit, values: Tensor, dtype: str) -> Tensor:
-        return values.to(getattr(torch, dtype)).float()
+        return values.to(getattr(torch, plain_type(edit, dtype))).float()
 
     def finish(self, folder: Path, config: Mapping[str, Any], plan: Plan, units: Sequence[Unit]) -> None:
         """Write config.json, last of all: a folder that has one is complete."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from secateur.export.compressed_tensors import CompressedTensors
 from secateur.parts.edits.fp8 import Fp8
+from secateur.parts.edits.half import Half
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
 
-EDITS = (Keep(), *(Int(4, group) for group in (32, 64, 128)), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+FOURS = tuple(Int(4, group) for group in (32, 64, 128))
+EDITS = (Keep(), Half(), *FOURS, Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
 
 
 def Vllm(dtype: str = "bfloat16", tied: str = "", model_type: str = "") -> CompressedTensors:

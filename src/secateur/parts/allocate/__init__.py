@@ -113,10 +113,29 @@ class Question:
             return BudgetError(
                 message, f"what no edit touches takes {fixed / total:.0%} of that: cut more of the model"
             )
+        if why := self._stuck(least, total):
+            return BudgetError(message, f"{why}, or ask for at least {needs}")
         big = int(least.argmax())
         edit = self.menu.edits[int(cost[big].argmin())]
         share = f"`{self.menu.units[big].name}` takes {least[big] / total:.0%} of that, with `{edit}`"
         return BudgetError(message, f"{share}: give it a cheaper edit, stop pinning it, or ask for at least {needs}")
+
+    def _stuck(self, least: np.ndarray, total: float) -> str:
+        """What can only be plain numbers, where that is a third of the cheapest plan: why, and what to do."""
+        reasons = {one["unit"]: one["reason"] for one in self.menu.about.get("skipped", ())}
+        taken: dict[str, list[float]] = {}
+        for unit, one in zip(self.menu.units, least.tolist(), strict=True):
+            if unit.name in reasons:
+                taken.setdefault(reasons[unit.name], []).append(one)
+        if not taken or sum(map(sum, taken.values())) < total / 3:
+            return ""
+        reason, amounts = max(taken.items(), key=lambda item: sum(item[1]))
+        mend = "loosen --keep" if "--keep" in reason else "say --over all" if "--over" in reason else ""
+        if not mend:
+            packed = self.menu.about.get("format") == "packed"
+            mend = "cut more of the model" if packed else "take another format (packed holds most)"
+        n = f"{len(amounts)} unit{'s' * (len(amounts) > 1)}"
+        return f"{sum(amounts) / total:.0%} of that are {n} that can only be plain numbers ({reason}): {mend}"
 
     def _contradiction(self) -> BudgetError:
         """Caps that can each be met, but not together: how far the first can go under the others."""
