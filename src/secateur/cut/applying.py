@@ -17,6 +17,7 @@ from secateur.cut.finish import finish, summary
 from secateur.cut.one_shape import misshapen
 from secateur.cut.opening import open_case
 from secateur.cut.price import spent
+from secateur.cut.runtime import as_shipped
 from secateur.cut.surveying import corrected
 from secateur.cut.trunk import at_widths, layers_of
 from secateur.cut.walk import UnitFactors, Walk
@@ -95,9 +96,11 @@ def carry_out(
     spends = spent(case, edits, str(plan.about.get("over", "all")))
     exported = finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
     shutil.rmtree(work)
+    exact, compared = compared, as_shipped(case, out) or compared
     rises = [now - was for now, was in zip(compared.losses, compared.reference, strict=True)]
     write_text(out / WINDOWS, json.dumps({"kl": compared.kls, "rise": rises}) + "\n")
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
+    result |= {"kl_exact": exact.kl} if exact is not compared else {}
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 
 

@@ -33,6 +33,7 @@ from secateur.cut.offers import offers
 from secateur.cut.one_shape import OneShape
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import fixed, price, weights
+from secateur.cut.runtime import with_roundings
 from secateur.cut.shapes import measure
 from secateur.cut.singles import Offer, Singles
 from secateur.cut.trunk import layers_of, with_trunks
@@ -112,7 +113,7 @@ def take_up(
         if found.about.get("job") == job:
             return found, True
     work, begun = work_folder(folder, resume, {"job": job})
-    rows = _rows(case, menu, can, rule, work, how["seed"], tell)
+    rows = with_roundings(case, menu, _rows(case, menu, can, rule, work, how["seed"], tell))
     groups = _groups(case, work) if case.groups else None
     correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, rows, work, tell)
     told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))

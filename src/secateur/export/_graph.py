@@ -124,14 +124,18 @@ def save(model: Any, held: Mapping[str, Tensor], folder: Path, about: Mapping[st
     return [folder / DATA, folder / FILE]
 
 
-def session(file: Path | bytes, threads: int = 0) -> Any:
-    """ONNX Runtime on the CPU with a file. `qdq_matmulnbits_accuracy_level` is for graphs of others: where the runtime
-    fuses DequantizeLinear and MatMul it would round inputs to 8 bits without being asked."""
+def session(file: Path | bytes, threads: int = 0, literal: bool = False) -> Any:
+    """ONNX Runtime on the CPU with a file; `literal` runs the graph as it is written, nothing fused.
+
+    `qdq_matmulnbits_accuracy_level` is for graphs of others: where the runtime fuses DequantizeLinear and MatMul it
+    would round inputs to 8 bits without being asked."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if literal:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     given = file if isinstance(file, bytes) else str(file)
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

@@ -27,7 +27,8 @@ from secateur.export import Finished
 from secateur.export._dense import dense_encode, dense_layout, dense_refuses
 from secateur.export._graph import DATA, FILE, OPSET, padded, quiet, ready, session
 from secateur.export._graphed import Graphed
-from secateur.export._qdq import Graph, activations, quantize, ranges
+from secateur.export._qdq import Graph, activations, quantize, ranges, stand_apart
+from secateur.export._rounded import lost
 from secateur.export._verify import compare
 from secateur.export._write import Layout
 from secateur.export.torch_export import program_of
@@ -43,8 +44,8 @@ from secateur.types import Edit, ExportError, Matrix, Unit
 
 #: what 8-bit activations may do to the logits, as a share of their size; the weights are checked without them
 ROUNDED_LIMIT = 0.3
-#: calibration pictures that ranges are found on
-_PICTURES = 512
+#: calibration pictures that ranges are found on, those that tell what 8-bit activations cost, and how many run together
+_PICTURES, _SEEN, _TOGETHER = 512, 256, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +111,10 @@ class OnnxPictures(Graphed):
     def write(self, finished: Finished, folder: Path) -> list[Path]:
         held = {name: t for piece in finished.pieces for name, t in finished.parts.load(piece).items()}
         cut = {m.tensor: m for u in finished.units if isinstance(finished.edits[u.name], Int) for m in u.matrices}
-        network = self._with(held, cut)
-        plain = _floats(network, torch.zeros(2, *self.prepare.shape))
-        inputs = self.prepare(self.examples.x[:_PICTURES]).numpy()
-        graph = Graph(type(plain)())
-        graph.model.CopyFrom(plain)
-        state = network.state_dict()
-        graph.straighten({name: state[name].numpy() for name, m in cut.items() if self._patchwise(m)})
-        roots = activations(graph, cut)
-        grids = ranges(plain, roots.values(), inputs) if roots else {}
+        plain, graph, roots = self._floats(self._with(held, cut), cut)
+        grids = ranges(plain, roots.values(), self._inputs(_PICTURES)) if roots else {}
         self._whole_numbers(graph, cut, held, {name: grids[root][0] for name, root in roots.items()})
+        stand_apart(graph, roots)
         quantize(graph, {name: grids[root] for name, root in roots.items()})
         told = self.prepare.told()
         for key in ("mean", "std", "scale"):
@@ -141,6 +136,34 @@ class OnnxPictures(Graphed):
         rounded = compare(_run(folder / FILE, inputs), reference, folder, ROUNDED_LIMIT)
         said = f"onnxruntime {onnxruntime.__version__}"
         return {"verified_in": said, "logit_error": rounded, "logit_error_exact": error}
+
+    def logits(self, folder: Path, inputs: Tensor) -> Tensor:
+        """What the file as shipped makes of inputs: our own passes know nothing of rounded activations."""
+        return torch.cat([_run(folder / FILE, some) for some in inputs.split(_TOGETHER)])
+
+    def roundings(self) -> dict[str, tuple[float, float]]:
+        """What the activations of each layer cost when all have 8 bits, by the layer's weight: KL in nats per example
+        and its standard error, from the calibration examples. The weights stay as they are."""
+        cut = {m.tensor: m for unit in self._units if dense_refuses(unit) is None for m in unit.matrices}
+        plain, graph, roots = self._floats(copy.deepcopy(self.network).cpu(), cut)
+        inputs = self._inputs(_SEEN)
+        return lost(plain, graph, roots, ranges(plain, roots.values(), inputs), inputs)
+
+    @property
+    def _units(self) -> tuple[Unit, ...]:
+        return self.anatomy.units if self.anatomy else ()
+
+    def _inputs(self, n: int) -> np.ndarray:
+        return self.prepare(self.examples.x[:n]).numpy()
+
+    def _floats(self, network: nn.Module, cut: Mapping[str, Matrix]) -> tuple[Any, Graph, dict[str, str]]:
+        """The network's graph in floats, another one of it to be rewritten, and what of that is to be rounded."""
+        plain = _floats(network, torch.zeros(2, *self.prepare.shape))
+        graph = Graph(type(plain)())
+        graph.model.CopyFrom(plain)
+        state = network.state_dict()
+        graph.straighten({name: state[name].numpy() for name, m in cut.items() if self._patchwise(m)})
+        return plain, graph, activations(graph, cut)
 
     @cached_property
     def _many(self) -> set[str]:

@@ -136,6 +136,26 @@ def fitted(x: np.ndarray) -> tuple[float, int]:
     return found
 
 
+def stand_apart(graph: Graph, rounded: Iterable[str]) -> None:
+    """Put a maximum with the least of all numbers, which changes none, behind layers that keep their floats between two
+    tensors that are `rounded`: ONNX Runtime would take them for its own and round their weights with one scale."""
+    helper: Any = import_module("onnx.helper")
+    arrays: Any = import_module("onnx.numpy_helper")
+    whole, names, own = graph.model.graph, set(rounded), {node.output[0] for node in graph.layers}
+    order: list[Any] = []
+    for node in whole.node:
+        order.append(node)
+        kept = node.op_type in ("Conv", "Gemm") and node.output[0] not in own
+        if kept and node.input[0] in names and graph.behind(node.output[0]) in names:
+            name = node.output[0]
+            node.output[0] = f"{name}.kept"
+            order.append(helper.make_node("Max", [f"{name}.kept", "least"], [name]))
+    if len(order) > len(whole.node):
+        whole.initializer.append(arrays.from_array(np.array(np.finfo(np.float32).min, np.float32), "least"))
+        del whole.node[:]
+        whole.node.extend(order)
+
+
 def quantize(graph: Graph, grids: Mapping[str, tuple[float, int]]) -> None:
     """Put a Q and a DQ behind each of these tensors; everybody who read it reads the DQ's output."""
     helper: Any = import_module("onnx.helper")

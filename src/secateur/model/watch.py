@@ -140,13 +140,19 @@ class _Eye:
             self.see(("weight", None), x.flatten(0, -2), out, lambda g: g.flatten(0, -2))
 
 
-def patches(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution multiplies, `examples x positions x columns`: `in * kh * kw` columns, group by group."""
+def patches(
+    module: nn.Conv1d | nn.Conv2d, x: Tensor, every: tuple[int, int] = (1, 1), start: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """What a convolution multiplies, `examples x positions x columns`: `in * kh * kw` columns, group by group.
+
+    Of positions `every` so many are taken down and across, from `start` on; of one dimension the second of each counts.
+    """
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     one = isinstance(module, nn.Conv1d)  # unfold knows only two dimensions
     kernel, dilation, stride = ((1, *s) if one else s for s in (module.kernel_size, module.dilation, module.stride))
-    return F.unfold(x.unsqueeze(2) if one else x, kernel, dilation, 0, stride).mT
+    x = (x.unsqueeze(2) if one else x)[..., start[0] * stride[0] :, start[1] * stride[1] :]
+    return F.unfold(x, kernel, dilation, 0, (stride[0] * every[0], stride[1] * every[1])).mT
 
 
 def _swap(module: nn.Module, eye: _Eye) -> Callable[[], None]:

@@ -13,8 +13,10 @@ Until the tensors are taken out, the network keeps its shapes: columns of channe
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -34,6 +36,8 @@ from secateur.types import Unit
 
 #: examples that run together: enough for the statistics of a normalisation
 _BATCH = 128
+#: places for every column of a matrix that is fitted anew: more cost time and tell nothing (neighbours are alike)
+PLACES = 128
 
 
 # which go
@@ -49,13 +53,13 @@ def moments(network: nn.Module, units: Sequence[Unit], inputs: States) -> dict[s
 @torch.no_grad()
 def met(network: nn.Module, paths: Sequence[str], inputs: States) -> dict[str, Moments]:
     """Of what the layers at these paths take and make, in one pass."""
-    found, handles = {}, []
+    found, handles, batches = {}, [], {path: count() for path in paths}
     for path in paths:
         module: Any = network.get_submodule(path)
         found[path] = Moments.empty(len(module.weight), module.weight[0].numel(), _device(network))
 
         def see(module: nn.Module, args: Any, out: Tensor, path: str = path) -> None:
-            found[path].update(*_places(module, args[0], out))
+            found[path].update(*_places(module, args[0], out, len(inputs), next(batches[path])))
 
         handles.append(module.register_forward_hook(see))
     try:
@@ -151,8 +155,8 @@ def together(
         if not fewer and (not differs or path in keep):
             return ()
         seen = Moments.empty(len(module.weight), module.weight[0].numel(), module.weight.device)
-        for x, y in zip(xs, ys, strict=True):
-            seen.update(*_places(module, x, y))
+        for at, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            seen.update(*_places(module, x, y, sum(map(len, xs)), at))
         _fit(network, path, after, columns, *seen.refit(columns.to(seen.xx.device)))
         _empty(module, empty.get(path))
         return (path, after)
@@ -196,11 +200,26 @@ def _renew(norm: Any, xs: Sequence[Tensor]) -> None:
     norm.running_var.copy_((square - mean.square()).clamp_min(0.0))
 
 
-def _places(module: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's inputs [places, cols] and outputs [places, rows], its own bias left out."""
+def _places(module: Any, x: Tensor, y: Tensor, examples: int, nth: int = 0) -> tuple[Tensor, Tensor]:
+    """A layer's inputs [places, cols] and outputs [places, rows], its own bias left out: of all `examples` so many
+    places that every column has `PLACES`, a grid that lies elsewhere in every `nth` batch."""
     if isinstance(module, nn.Linear):
-        return x.flatten(0, -2), y.flatten(0, -2)
-    return patches(module, x).flatten(0, 1), y.flatten(2).mT.flatten(0, 1)
+        x, y = x.flatten(1, -2) if x.dim() > 2 else x[:, None], y.flatten(1, -2) if y.dim() > 2 else y[:, None]
+        every = _every(examples * x.shape[1], x.shape[2], x.shape[1])
+        return x[:, nth % every :: every].flatten(0, 1), y[:, nth % every :: every].flatten(0, 1)
+    high, wide = (1, *y.shape[2:])[-2:]
+    all_, cols = examples * high * wide, module.weight[0].numel() * module.groups
+    down = min(high, math.isqrt(_every(all_, cols, high * wide)))
+    across = _every(all_ // down, cols, wide)
+    start = nth % down, nth % across
+    y = y.unflatten(2, (1, -1)) if y.dim() == 3 else y
+    y = y[:, :, start[0] :: down, start[1] :: across]
+    return patches(module, x, (down, across), start).flatten(0, 1), y.flatten(2).mT.flatten(0, 1)
+
+
+def _every(places: int, cols: int, most: int) -> int:
+    """The step at which so many places are still enough for so many columns, at most `most`."""
+    return max(1, min(places // (PLACES * cols), most))
 
 
 def _device(network: nn.Module) -> torch.device:
