@@ -229,6 +229,8 @@ class Budget:
             resource, factor = _UNITS.get(unit or "bytes", (None, 0.0))
             if resource is None:
                 raise BudgetError(f"unknown unit `{unit}` in the budget `{part}`", hint)
+            if not unit and not percent and number <= 32:  # nobody means so few bytes
+                raise BudgetError(f"the budget `{part}` says no unit", f'say "{part} bits/weight", or "{part} MB"')
             target, value = (share, number / 100) if percent else (caps, number * factor)
             if value <= 0:
                 raise BudgetError(f"the budget `{part}` must be above zero", hint)

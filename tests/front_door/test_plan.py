@@ -62,7 +62,8 @@ def test_a_budget_below_the_cheapest_plan(secateur, menu, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("budget", "message"), [("four", "cannot read the budget"), ("4 furlongs", "unknown unit"), ("-b", "-b")]
+    ("budget", "message"),
+    [("four", "cannot read the budget"), ("4", "says no unit"), ("4 furlongs", "unknown unit"), ("-b", "-b")],
 )
 def test_a_budget_that_is_none(secateur, menu, budget, message):
     result = secateur("plan", menu, "-b", budget)

@@ -373,6 +373,20 @@ def test_unknown_architecture(tiny, tmp_path, own_code):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"hidden_size": "big"}, "hidden_size"), ({"hidden_act": "loud"}, "loud"), ({"num_attention_heads": 0}, "zero")],
+)
+def test_a_configuration_that_makes_no_network(tiny, tmp_path, wrong, said):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text()) | wrong
+    config.pop("head_dim", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="makes no `llama`") as caught:
+        skeleton(open_checkpoint(folder))
+    assert said in caught.value.message and "\n" not in caught.value.message
+
+
 # --------------------------------------------------------------------------------------------------------- no trace
 
 

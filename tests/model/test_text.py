@@ -205,6 +205,7 @@ def test_bad_data(tmp_path, tokenizer):
     assert "line 2, is not JSON" in error(put("bad.jsonl", b'{"text": "a"}\n{oops\n'), tokenizer, 4, 16)
     assert "has no column `text`" in error(put("two.jsonl", b'{"a": "x", "b": "y"}'), tokenizer, 4, 16)
     assert "has no rows" in error(put("none.csv", b"text\n"), tokenizer, 4, 16)
+    assert "nothing in its column of text" in error(put("null.jsonl", b'{"text": null}\n' * 9), tokenizer, 4, 16)
 
 
 def test_forty_tokens_are_too_few(tmp_path, tokenizer):

@@ -57,12 +57,16 @@ def skeleton(
     config = config_of(checkpoint)
     names = [name for name in checkpoint.config.get("architectures") or () if hasattr(transformers, name)]
     with parameters_on_meta(), torch.random.fork_rng(devices=[]):  # building draws numbers for buffers and meta tensors
-        if type(config) in transformers.AutoModelForCausalLM._model_mapping:
-            network = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-        elif names:
-            network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
-        else:
+        known = type(config) in transformers.AutoModelForCausalLM._model_mapping
+        if not known and not names:
             raise _unknown(checkpoint)
+        try:
+            if known:
+                network = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+            else:
+                network = getattr(transformers, names[0])._from_config(config, dtype=dtype)
+        except Exception as error:  # a size of zero, heads that do not divide the width, a name of no activation
+            raise _unreadable(checkpoint, error) from error
     if told := checkpoint.config.get(SMALLER):
         reshaped(network, told)
     for module in network.modules():
@@ -83,8 +87,21 @@ def config_of(checkpoint: Checkpoint):
         if not (checkpoint.folder / "config.json").exists():  # the model says it itself
             return AutoConfig.for_model(**checkpoint.config)
         return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
-        raise _unknown(checkpoint) from error
+    except Exception as error:  # every architecture checks its own fields in its own way
+        raise _unreadable(checkpoint, error) from error
+
+
+def _unreadable(checkpoint: Checkpoint, error: Exception) -> ModelError:
+    """A configuration that makes no network: of an architecture that nobody knows, or with fields that are wrong."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = checkpoint.config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        return _unknown(checkpoint)
+    said = " ".join(str(error).split()) or type(error).__name__
+    return ModelError(
+        f"the configuration of {checkpoint.folder} makes no `{kind}`: {said}", "download or export config.json again"
+    )
 
 
 def _unknown(checkpoint: Checkpoint) -> ModelError:

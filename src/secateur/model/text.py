@@ -21,6 +21,7 @@ from secateur.types import DataError
 log = logging.getLogger("secateur")
 
 LEAST_WINDOWS, LEAST_TOKENS = 5, 256  # four to calibrate, one to measure; and not next to nothing
+_LOOKED_AT = 1000  # rows, for a column that holds text
 _MOST_CHARACTERS = 16_000_000  # of text kept in memory; more is thinned out evenly
 _KINDS = (".txt", ".md", ".rst", ".jsonl", ".csv", ".parquet")
 
@@ -255,15 +256,21 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 def _column(where: str | Path, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The text column: `text`, `content`, or the only one that holds text."""
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
+    rows, seen = iter(rows), []
+    for row in rows:  # rows without text may come first
+        seen.append(row)
+        if any(isinstance(value, str) for value in row.values()) or len(seen) == _LOOKED_AT:
+            break
+    if not seen:
         raise DataError(f"{where} has no rows", "give a file with some text")
-    texts = [name for name, value in first.items() if isinstance(value, str)]
+    last = seen[-1]
+    texts = [name for name, value in last.items() if isinstance(value, str)]
     name = next((n for n in ("text", "content") if n in texts), texts[0] if len(texts) == 1 else None)
+    if name is None and {"text", "content"} & set(last):
+        raise DataError(f"{where} has nothing in its column of text", "give a file with some text")
     if name is None:
-        raise DataError(f"{where} has no column `text`", f"rename one of its columns: {', '.join(map(str, first))}")
-    return (str(row.get(name) or "") for row in chain([first], rows))
+        raise DataError(f"{where} has no column `text`", f"rename one of its columns: {', '.join(map(str, last))}")
+    return (str(row.get(name) or "") for row in chain(seen, rows))
 
 
 def _from_hub(data: str, most: int) -> Iterator[str]:
