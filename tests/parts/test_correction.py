@@ -61,3 +61,15 @@ def test_slope_is_the_derivative():
     here = curve.slope(0.02)
     assert here == pytest.approx(1.5 * curve.loss(0.02) / 0.02, rel=1e-3)
     assert math.isfinite(here)
+
+
+def test_the_loss_wanders_by_the_root_of_the_divergence():
+    """By hand: a loss 0.02 above its divergence of 0.04 is a tenth of a nat per root of a nat away, and next to nothing
+    of it is noise of the windows."""
+    probe = Comparison([2.06 + s for s in (-1e-5, 1e-5)] * 2, [2.0] * 4, [0.04] * 4, [1.0] * 4, 4)
+    curve = Correction.fit({2: 0.04}, {2: probe})
+    assert curve.drift == pytest.approx(abs(0.06 - curve.rise * 0.04) / 0.2, rel=1e-3)
+    assert curve.spread(0.01, 0.0) == pytest.approx(curve.drift * 0.1)
+    assert curve.spread(0.01, 0.003) == pytest.approx(math.hypot(curve.drift * 0.1, 0.003 * curve.slope(0.01)))
+    steady = Correction.fit({2: 0.04}, {2: found(0.04)})
+    assert steady.drift < 0.01

@@ -329,7 +329,7 @@ def corrected(menu: Menu, chosen: Plan) -> Plan:
     return replace(
         chosen,
         damage=how.loss(chosen.damage),
-        error=how.slope(chosen.damage) * chosen.error,
+        error=how.spread(chosen.damage, chosen.error),
         bound=how.loss(chosen.bound),
         about={**menu.about, **chosen.about, "kl_predicted": how.kl(chosen.damage)},
     )

@@ -29,6 +29,7 @@ from secateur.export._verify import verify_in_transformers, zeros_that_reload
 from secateur.export._widths import widths
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
+from secateur.model.anatomy import Anatomy
 from secateur.model.load import SMALLER
 from secateur.model.matrix import place
 from secateur.parts.edits.fp8 import Fp8
@@ -59,6 +60,7 @@ class CompressedTensors:
 
     `zeros` is how zero points are stored: "packed" as the format's makers do, "bytes", or "" for whichever of the two
     the installed reader takes (tried once, when first needed). `only` are the edits of a narrower reader (`vllm.py`).
+    `anatomy` is the model's, whose sizes may ask for groups of their own.
     """
 
     dtype: str = "bfloat16"
@@ -67,11 +69,22 @@ class CompressedTensors:
     zeros: str = ""
     name: str = "compressed-tensors"
     only: tuple[Edit, ...] = ()
+    anatomy: Anatomy | None = None
     disk: ClassVar[Shards] = Shards()
     shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
-        return self.only or (Keep(), Half(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return self.only or (
+            Keep(),
+            Half(),
+            *narrow(self.anatomy.units if self.anatomy else ()),
+            Int(6, 128),
+            Int(8, 128),
+            Int(8, 0),
+            Fp8(),
+            Mxfp4(),
+            Nvfp4(),
+        )
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if isinstance(edit, Keep):

@@ -27,6 +27,7 @@ from secateur.export._vision import is_vision, verify_vision
 from secateur.export._write import Layout, write_config
 from secateur.maths.grids import Coded
 from secateur.maths.packing import pack, packed_bytes
+from secateur.model.anatomy import Anatomy
 from secateur.model.checkpoint import DTYPES
 from secateur.parts.edits import GridEdit, Part, text
 from secateur.parts.edits.fp8 import Fp8
@@ -42,8 +43,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Packed:
-    """Holds any edit that says what its payload is."""
+    """Holds any edit that says what its payload is; the sizes of `anatomy` may ask for groups of their own."""
 
+    anatomy: Anatomy | None = None
     name: str = "packed"
     disk: ClassVar[Shards] = Shards("packed")
     tensors_apart: ClassVar[bool] = True
@@ -51,7 +53,17 @@ class Packed:
     shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:
-        return (Keep(), Half(), *narrow(), Int(6, 128), Int(8, 128), Int(8, 0), Fp8(), Mxfp4(), Nvfp4())
+        return (
+            Keep(),
+            Half(),
+            *narrow(self.anatomy.units if self.anatomy else ()),
+            Int(6, 128),
+            Int(8, 128),
+            Int(8, 0),
+            Fp8(),
+            Mxfp4(),
+            Nvfp4(),
+        )
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if not hasattr(edit, "payload"):

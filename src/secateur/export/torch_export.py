@@ -63,7 +63,7 @@ class TorchExport(Graphed):
     shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:
-        return Packed().edits()
+        return Packed(self.anatomy).edits()
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         return Packed().refuses(unit, edit)

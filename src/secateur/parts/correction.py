@@ -7,7 +7,8 @@ stays the plan with the least damage.
 
 What the probes are held against is the divergence from the uncut network, which is what sampled labels predict. The
 loss on real text rises by that times a factor of its own (`rise`): near 1 on text the network has never seen, more on
-text that it was trained on.
+text that it was trained on. About that it wanders (`drift`): a network that is not trained to its end has a gradient
+left, along which a change of the weights gains or loses as its own size does, which is the root of the divergence.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from secateur.measure.compare import Comparison
 @dataclass(frozen=True)
 class Correction:
     """`sums` predicted and `measured` (KL, nats per token) of the probes, both growing; `rise` is loss per KL and
-    `rise_error` its standard error; `error` is the relative error of a corrected sum."""
+    `rise_error` its standard error; `error` is the relative error of a corrected sum; `drift` how far the loss wanders,
+    in nats per root of a nat."""
 
     sums: tuple[float, ...] = ()
     measured: tuple[float, ...] = ()
     rise: float = 1.0
     rise_error: float = 0.0
     error: float = 0.5
+    drift: float = 0.0
 
     @classmethod
     def fit(cls, expected: Mapping[int, float], found: Mapping[int, Comparison]) -> Correction:
@@ -42,7 +45,9 @@ class Correction:
         if not points:
             return cls()
         rise, error = _rise(list(found.values()))
-        return cls(tuple(x for x, _ in points), tuple(y for _, y in points), rise, error, math.hypot(0.1, error / rise))
+        sums, measured = zip(*points, strict=True)
+        drift = _drift(list(found.values()), rise)
+        return cls(sums, measured, rise, error, math.hypot(0.1, error / rise), drift)
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Correction:
@@ -81,6 +86,10 @@ class Correction:
         """The rise of the loss that a sum of predictions stands for."""
         return self.rise * self.kl(total)
 
+    def spread(self, total: float, error: float) -> float:
+        """The standard error of that rise, where the sum's own is `error`."""
+        return math.hypot(self.slope(total) * error, self.drift * math.sqrt(self.kl(total)))
+
     def slope(self, total: float) -> float:
         """How fast the loss grows with the sum."""
         step = 1e-4
@@ -103,3 +112,16 @@ def _rise(found: Sequence[Comparison]) -> tuple[float, float]:
             precision = 1 / max(error, 0.05) ** 2 / len(found)  # probes share their windows: not independent
             value, weight = value + precision * one.rise / one.kl, weight + precision
     return min(max(value / weight, 0.7), 1.6), weight**-0.5
+
+
+def _drift(found: Sequence[Comparison], rise: float) -> float:
+    """How far the probes' losses are from where their divergences put them, per root of the divergence.
+
+    Small probes say most: in large ones what is beyond the second order is larger than what a gradient does.
+    """
+    square = weight = 0.0
+    for one in found:
+        if one.kl > 0 and math.isfinite(one.rise_error):
+            away = math.hypot(one.rise - rise * one.kl, one.rise_error)
+            square, weight = square + away**2 / one.kl**2, weight + 1 / one.kl
+    return math.sqrt(square / weight) if weight else 0.0

@@ -10,7 +10,7 @@ import torch
 from secateur.parts import edits
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.ggml import Ggml
-from secateur.parts.edits.int import Int
+from secateur.parts.edits.int import Int, narrow
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
@@ -185,3 +185,14 @@ def test_without_bits_only_what_is_kept_whole_is_offered_beside():
     alone = edits.offered(("channels",), inner)
     assert alone[0] == inner[0] and inner[1] not in alone
     assert all(edits.text(edit).startswith("channels") and "then" not in edits.text(edit) for edit in alone[1:])
+
+
+def test_sizes_that_powers_of_two_do_not_divide_have_groups_of_their_own():
+    def groups(*widths: int) -> set[int]:
+        units = [Unit(f"u{w}", "linear", (Matrix(f"u{w}.weight", 10, w, f"u{w}"),)) for w in widths]
+        return {edit.group for edit in narrow(units)} - {edit.group for edit in narrow()}
+
+    assert groups(64, 96, 256, 41) == set(), "powers of two divide these, and nothing the prime"
+    assert groups(64, 172) == {43, 86}
+    assert groups(50, 200) == {25, 40, 50}  # of 200, 50 is beyond 48; 25 is half of 50
+    assert len(groups(50, 172, 200, 360, 1000)) == 4, "those that most weights can have"

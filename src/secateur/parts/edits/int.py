@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from secateur.maths.grids import Grid
     from secateur.types import Unit
+
+
+#: the smallest group that menus offer to all
+USUAL = 32
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,19 +90,36 @@ class Int:
         return codes * _spread(scale, group, codes.shape[1])
 
 
-def narrow() -> tuple[Int, ...]:
-    """Integers of few bits, as menus offer them.
+def narrow(units: Iterable[Unit] = ()) -> tuple[Int, ...]:
+    """Integers of few bits, as menus of these units offer them.
 
     A scale and a fractional zero point of one byte each cost as much as one 16-bit scale, and put both ends of the
     grid where the weights end: uniform 2 bits in groups of 64 then cut the KL of `lm-small` from 0.109 to 0.074.
     But E4M3 has no numbers below 2^-9 and few just above: small weights (a standard deviation of 0.01 to 0.02, as
     large networks have) at 4 bits and more want 16-bit scales, so these are offered too, and the survey sees which
-    pays. Whole rows are for sizes that no group divides.
+    pays. Rows that none of these groups divides have groups of their own; whole rows are for primes.
     """
     groups = {1: (64,), 2: (32, 64, 128, 256), 3: (32, 64, 128, 256), 4: (32, 64, 128), 5: (64, 128)}
     fine = [Int(bits, group, False, "fp8", "fp8") for bits, some in groups.items() for group in some]
     wide = [Int(bits, group, False, "", "fp8") for bits in (2, 3, 4, 5) for group in (64, 128)]
-    return (*fine, *wide, *(Int(bits, 0) for bits in (2, 3, 4, 5, 6)))
+    own = [
+        Int(bits, group, False, scale, "fp8")
+        for group in _divisors(units)
+        for bits in (2, 3, 4, 5)
+        for scale in ("fp8", "")
+    ]
+    return (*fine, *wide, *own, *(Int(bits, 0) for bits in (2, 3, 4, 5, 6)))
+
+
+def _divisors(units: Iterable[Unit], most: int = 4) -> list[int]:
+    """Groups of about 32 and 64 inputs for rows that powers of two do not divide, 43 and 86 for 172; those that most
+    weights can have, where sizes are many."""
+    served: dict[int, int] = {}
+    for m in (m for unit in units for m in unit.matrices if m.cols % USUAL):
+        whole = [n for n in range(24, 97) if m.cols % n == 0 and n < m.cols]
+        for group in {max((n for n in whole if n <= limit), default=0) for limit in (48, 96)} - {0}:
+            served[group] = served.get(group, 0) + m.size
+    return sorted(sorted(served, key=lambda group: (-served[group], group))[:most])
 
 
 def _spread(x: Tensor, group: int, cols: int) -> Tensor:

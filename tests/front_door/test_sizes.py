@@ -1,4 +1,4 @@
-"""Models of 32 bits: what no grid of a format holds may still have half the bytes; and which format is taken unsaid."""
+"""Number types and sizes that grids are not made for: 32 bits, rows of 172; and which format is taken unsaid."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from secateur.cut import cut
 from secateur.cut.opening import usual_format
+from secateur.parts.menus import load_menu
 from secateur.types import BudgetError, PlanError
 
 
@@ -53,3 +54,15 @@ def test_why_a_budget_is_too_small(tiny, text, tmp_path, quick):
     with pytest.raises(BudgetError) as caught:
         cut(str(tiny("llama")), str(text), "5 bits/weight", out=tmp_path / "kept", keep=("*",), **quick)
     assert "kept by --keep" in caught.value.hint and "loosen --keep" in caught.value.hint
+
+
+@pytest.mark.parametrize("format", ["packed", "compressed-tensors"])
+def test_groups_that_divide_odd_rows(format, tiny, text, tmp_path, quick):
+    """Rows of 172 weights, in groups of 43."""
+    pin = {"*.down_proj": 'int(bits=3, group=43, symmetric=False, scale="fp8", zero="fp8")'}
+    model = tiny("llama", intermediate_size=172)
+    result = cut(str(model), str(text), "9 bits/weight", out=tmp_path, format=format, pin=pin, **quick)
+    assert sum("group=43" in edit for edit in result["edits"].values()) == 2
+    assert result["export"]["logit_error"] < 1e-5
+    menu = load_menu(tmp_path / "menu")
+    assert {43, 86} <= {getattr(edit, "group", 0) for edit in menu.edits}
