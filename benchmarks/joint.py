@@ -2,11 +2,13 @@
 
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --only "60% flops, 3 MB"
+    PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --format compressed-tensors --model lm-small
 
-One survey of `lm-small` (or `--model`), format `packed`; then plans from the whole menu and from parts of it, each
-carried out and measured on windows that were held back (KL to the uncut model). `quarter` takes a quarter of the MLP
-channels and is measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows
-go into benchmarks/joint.csv, pictures into docs/guides. About half an hour on a free core.
+One survey of `lm-small` (or `--model`) in a format; then plans from the whole menu and from parts of it, each carried
+out and measured on windows that were held back (KL to the uncut model). Low rank has a survey of its own. A plan that
+was measured already, under another name, is not measured again. `quarter` takes a quarter of the MLP channels and is
+measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows go into
+benchmarks/joint.csv, pictures (of `packed`) into docs/guides. About half an hour on a free core.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,13 @@ from harness import ROOT, stamp, write_rows
 import secateur
 from secateur.cut import apply, plan, survey
 from secateur.measure import measure
+from secateur.parts.edits import text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
 from secateur.report.pictures import alone, rivals
-from secateur.types import Edit, Menu, Plan
+from secateur.types import BudgetError, Edit, Menu, Plan
 
 TABLE, PICTURE = ROOT / "benchmarks" / "joint.csv", ROOT / "docs" / "guides"
 SHARED = ROOT.parent / "shared"
@@ -42,12 +45,25 @@ KINDS: Mapping[str, Callable[[Edit], bool]] = {
     "channels": lambda edit: isinstance(edit, Keep) or (isinstance(edit, Channels) and not edit.then),
     "shapes": lambda edit: isinstance(edit, Keep | Drop) or (isinstance(edit, Channels | Heads) and not edit.then),
     "layers": lambda edit: isinstance(edit, Keep | Drop),
+    "rank": lambda edit: True,
 }
-#: who is asked for what; a kind that cannot keep to a budget is left out
-ASKED = {
-    "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
-    "flops": {"75% flops": ("shapes", "channels", "layers"), "55% flops": ("shapes", "channels")},
-    "bytes": {"3 MB": ("joint", "bits"), "12 MB": ("bits", "shapes")},
+#: who is asked for what, by model and format; a kind that cannot keep to a budget is left out
+ASKED: Mapping[tuple[str, str], Mapping[str, Mapping[str, Sequence[str]]]] = {
+    ("lm-small", "packed"): {
+        "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
+        "flops": {"75% flops": ("shapes", "channels", "layers", "rank"), "55% flops": ("shapes", "channels", "rank")},
+        "bytes": {"3 MB": ("joint", "bits"), "12 MB": ("bits", "shapes", "rank")},
+    },
+    ("lm-small", "compressed-tensors"): {
+        "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
+        "flops": {"75% flops": ("joint", "channels", "layers")},
+        "bytes": dict.fromkeys(("3 MB", "2.5 MB", "2.2 MB"), ("joint", "bits", "by prediction")),
+    },
+    ("stories260k", "compressed-tensors"): {
+        "both": {"70% flops, 170 KB": ("joint", "shapes, then bits")},
+        "flops": {"80% flops": ("joint", "channels", "layers")},
+        "bytes": {f"{bits} bits/weight": ("joint", "bits", "by prediction") for bits in (5, 4, 3.75, 3.5, 3.25, 3)},
+    },
 }
 
 
@@ -69,6 +85,11 @@ def in_turn(menu: Menu, budget: str) -> Plan:
     return plan(replace(menu, damage=damage), [budget])[0]
 
 
+def by_prediction(menu: Menu, budget: str) -> Plan:
+    """The plan of least expected damage, however small its lead: what the error of shapes is worth is not asked."""
+    return plan(replace(menu, error=np.zeros_like(menu.error)), [budget])[0]
+
+
 def quarter(menu: Menu) -> Plan:
     """A quarter of the MLP channels of the whole network, with shares chosen by damage: nothing else is touched."""
     some = only(menu, KINDS["channels"])
@@ -79,48 +100,74 @@ def quarter(menu: Menu) -> Plan:
     return plan(some, [f"{whole - 0.25 * flops[mlps, keep].sum():.0f} flops"])[0]
 
 
+#: how a contestant's plan is made, where not from a part of the menu alone
+MADE = {"shapes, then bits": in_turn, "by prediction": by_prediction}
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--model", default=str(SHARED / "models/lm-small"))
-    asked.add_argument("--data", default=str(SHARED / "data/lm/calib.txt"))
+    asked.add_argument("--model", default="lm-small", help="a folder of ../shared/models")
+    asked.add_argument("--format", default="packed")
     asked.add_argument("--work", type=Path, required=True)
     asked.add_argument("--only", help="one budget, or `quarter`")
     words = asked.parse_args()
-    where = words.work / "menu"
-    menu = survey(words.model, words.data, format="packed", edits="bits,channels,heads,drop", out=where)
-    if words.only in (None, "quarter"):
-        told = carried(words, quarter(menu), where)
-        rows = measure([words.model, str(words.work / "out")], SHARED / "data/lm/heldout.txt", samples=64)["rows"]
+    words.data = str(SHARED / ("data/stories.txt" if words.model == "stories260k" else "data/lm/calib.txt"))
+    where = words.work / f"{words.model}-{words.format}"
+    menu = surveyed(words, "bits,channels,heads,drop", where / "menu")
+    if words.only in (None, "quarter") and words.format == "packed":
+        told = carried(words, quarter(menu), where / "menu")
+        models = [str(SHARED / "models" / words.model), str(words.work / "out")]
+        rows = measure(models, SHARED / "data/lm/heldout.txt", samples=64)["rows"]
         ppl = {"ppl_before": f"{rows[0]['perplexity']:.3f}", "ppl": f"{rows[1]['perplexity']:.3f}"}
-        keep({"capped": "quarter", "budget": "25% of the MLP channels", "kind": "channels"}, told | ppl)
-    for cap, budgets in ASKED.items():
+        keep(words, {"capped": "quarter", "budget": "25% of the MLP channels", "kind": "channels"}, told | ppl)
+    known: dict[str, dict[str, Any]] = {}
+    for cap, budgets in ASKED[words.model, words.format].items():
         for budget, kinds in budgets.items():
             for kind in kinds if words.only in (None, budget) else ():
-                chosen = in_turn(menu, budget) if " " in kind else plan(only(menu, KINDS[kind]), [budget])[0]
-                keep({"capped": cap, "budget": budget, "kind": kind}, carried(words, chosen, where))
-    draw()
+                folder = where / ("rank" if kind == "rank" else "menu")
+                mine = (
+                    surveyed(words, "rank", folder) if kind == "rank" else only(menu, KINDS.get(kind, KINDS["joint"]))
+                )
+                try:
+                    chosen = MADE[kind](menu, budget) if kind in MADE else plan(mine, [budget])[0]
+                except BudgetError as why:
+                    print(words.model, words.format, budget, kind, why, flush=True)
+                    continue
+                said = repr(sorted((name, text(edit)) for name, edit in chosen.edits.items()))
+                known[said] = known.get(said) or carried(words, chosen, folder)
+                keep(words, {"capped": cap, "budget": budget, "kind": kind}, known[said])
+    if (words.model, words.format) == ("lm-small", "packed"):
+        draw()
+
+
+def surveyed(words: Any, edits: str, out: Path) -> Menu:
+    return survey(str(SHARED / "models" / words.model), words.data, format=words.format, edits=edits, out=out)
 
 
 def carried(words: Any, chosen: Plan, menu: Path) -> dict[str, Any]:
     """What a plan comes to."""
-    told = apply(words.model, chosen, data=words.data, out=words.work / "out", menu=menu, resume=False)
-    kl, error = told["kl"], told["kl_error"]
+    model = str(SHARED / "models" / words.model)
+    told = apply(model, chosen, data=words.data, out=words.work / "out", menu=menu, resume=False)
+    shapes = {text(edit).partition(", then")[0].rstrip(")") for edit in chosen.edits.values()}
     return {
         "bytes": told["spent"]["bytes"],
         "flops": told["spent"]["flops"],
         "kv": told["spent"]["kv"],
         "kl_predicted": f"{told['kl_predicted']:.5f}",
-        "kl": f"{kl:.5f}",
-        "kl_error": f"{error:.5f}",
+        "kl": f"{told['kl']:.5f}",
+        "kl_error": f"{told['kl_error']:.5f}",
         "loss_before": f"{told['loss_before']:.4f}",
         "loss": f"{told['loss_after']:.4f}",
         "seconds": f"{told['seconds']:.0f}",
+        "shape": " ".join(sorted(one for one in shapes if one.startswith(("channels", "heads", "drop"))))
+        if words.format != "packed"
+        else "",
     }
 
 
-def keep(about: dict[str, str], told: Mapping[str, Any]) -> None:
-    row = {**about, **told, **stamp()}
-    write_rows(TABLE, [row], key=("capped", "budget", "kind"))
+def keep(words: Any, about: dict[str, str], told: Mapping[str, Any]) -> None:
+    row = {"model": words.model, "format": words.format, **about, **told, **stamp()}
+    write_rows(TABLE, [row], key=("model", "format", "capped", "budget", "kind"))
     print(row, flush=True)
 
 
@@ -128,6 +175,7 @@ def draw() -> None:
     """One picture for bytes and one for FLOPs."""
     with TABLE.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if float(row["kl"]) > 0]
+        rows = [row for row in rows if (row["model"], row["format"]) == ("lm-small", "packed")]
     style = (Path(secateur.__file__).parent / "page.css").read_text()
     for by, others in (("bytes", ("bytes",)), ("flops", ("flops", "both"))):
         points = [
