@@ -56,13 +56,13 @@ ASKED: Mapping[tuple[str, str], Mapping[str, Mapping[str, Sequence[str]]]] = {
     },
     ("lm-small", "compressed-tensors"): {
         "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
-        "flops": {"75% flops": ("joint", "channels", "layers")},
-        "bytes": dict.fromkeys(("3 MB", "2.5 MB", "2.2 MB"), ("joint", "bits", "by prediction")),
+        "flops": {"75% flops": ("joint", "channels")},
+        "bytes": dict.fromkeys(("3 MB", "2.6 MB"), ("joint", "bits", "by prediction")),
     },
     ("stories260k", "compressed-tensors"): {
         "both": {"70% flops, 170 KB": ("joint", "shapes, then bits")},
         "flops": {"80% flops": ("joint", "channels", "layers")},
-        "bytes": {f"{bits} bits/weight": ("joint", "bits", "by prediction") for bits in (5, 4, 3.75, 3.5, 3.25, 3)},
+        "bytes": {f"{bits} bits/weight": ("joint", "bits", "by prediction") for bits in (5, 4.25, 4, 3.75, 3.5, 3)},
     },
 }
 

@@ -21,12 +21,12 @@ WORDS = [
 SHARE = {"keep()": 1.0, "int(bits=4, group=0)": 0.25, "int(bits=2, group=0)": 0.125, "drop()": 0.0}
 
 
-def a_menu(seed: int, blocks: int = 4, error: float = 0.0) -> Menu:
-    """An attention and an MLP in each of the blocks, and a head that stays as it is or is rounded."""
+def a_menu(seed: int, error: float = 0.0) -> Menu:
+    """An attention and an MLP in each of four blocks, and a head that stays as it is or is rounded."""
     draw = np.random.default_rng(seed)
     units = [
         Unit(f"{at}.{part}", "linear", (Matrix(f"{at}.{part}.weight", 10, 10, f"{at}.{part}"),), at)
-        for at in range(blocks)
+        for at in range(4)
         for part in ("attn", "mlp")
     ]
     units.append(Unit("head", "head", (Matrix("head.weight", 10, 10, "head"),)))
@@ -42,10 +42,9 @@ def a_menu(seed: int, blocks: int = 4, error: float = 0.0) -> Menu:
             left = getattr(edit, "keep", 1.0)
             cost[u, e] = round(1000 * SHARE[inner] * left)
             damage[u, e] = 0.0 if inner == "keep()" and left == 1 else draw.random() * (2 - left - SHARE[inner])
-    return Menu(
-        tuple(units), tuple(edits), {"bytes": cost, "flops": 2 * cost}, damage, np.full_like(damage, error),
-        {"bytes": 0.0, "flops": 0.0}, 900, {}, {"one_shape": {"order": [2, 1, 3][: blocks - 1]}},
-    )  # fmt: skip
+    costs, about = {"bytes": cost, "flops": 2 * cost, "kv": cost}, {"one_shape": {"order": [2, 1, 3]}}
+    errors = np.full_like(damage, error)
+    return Menu(tuple(units), tuple(edits), costs, damage, errors, dict.fromkeys(costs, 0.0), 900, {}, about)
 
 
 def tried(menu: Menu, caps: dict[str, float]) -> float:
@@ -96,12 +95,15 @@ def test_never_more_damage_than_bits_alone():
             assert joint.damage <= alone.damage * (1 + 1e-9)
 
 
-def test_a_lead_within_the_error_is_none():
-    sure, unsure = (plan(a_menu(1, error=error), ["1300 bytes"])[0] for error in (0.0, 5.0))
+@pytest.mark.parametrize("free", [False, True], ids=["one shape", "any shape"])
+def test_a_lead_within_the_error_is_none(free):
+    menus = [replace(a_menu(1, error), **({"about": {}} if free else {})) for error in (0.0, 5.0)]
+    sure, unsure = (plan(menu, ["1300 bytes"])[0] for menu in menus)
     shaped = [edit for edit in sure.edits.values() if text(edit).startswith(("channels", "heads", "drop"))]
     assert shaped and not any(edit in shaped for edit in unsure.edits.values()) and unsure.damage > sure.damage
+    assert unsure.bound <= sure.damage * (1 + 1e-9)
     # where bits alone cannot keep to the budget there is nothing to fall back on
-    (least,) = plan(a_menu(1, error=5.0), ["900 bytes"])
+    (least,) = plan(menus[1], ["900 bytes"])
     assert any(edit in shaped or text(edit) == "drop()" for edit in least.edits.values())
 
 

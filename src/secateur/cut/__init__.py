@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.cut.applying import apply, carry_out, record, sides_of
 from secateur.cut.case import Tell, silent
-from secateur.cut.choosing import best_shape
+from secateur.cut.choosing import best_shape, best_width, sure
 from secateur.cut.latency import measured, timed
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
@@ -22,7 +22,7 @@ from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
-from secateur.types import Allocator, Budget, BudgetError, Menu, Plan
+from secateur.types import Allocator, Budget, Menu, Plan
 
 if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
@@ -52,21 +52,13 @@ def caps_of(menu: Menu, budget: Budget) -> dict[str, float]:
 
 
 def _best(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
-    """The plan of least damage on the menu and on its narrower ones (or of all shapes, where blocks must have one), its
-    floor that of them all."""
+    """The plan of least damage on the menu: of all shapes, or of all widths of what its prices hang on. On a language
+    model's menu a smaller shape must lead bits alone by more than it may be wrong."""
     if "one_shape" in menu.about:
-        return best_shape(menu, budget, choose)
-    if not menu.narrower:
-        return choose(menu, budget)
-    found: list[Plan] = []
-    for one in (menu, *menu.narrower):
-        try:
-            found.append(choose(one, budget.fixed_by(menu)))
-        except BudgetError:
-            if one is menu.narrower[-1] and not found:
-                raise
-    best = min(found, key=lambda plan: plan.damage)
-    return replace(best, bound=min(plan.bound for plan in found))
+        best = best_shape(menu, budget, choose)
+    else:
+        best = best_width(menu, budget, choose) if menu.narrower else choose(menu, budget)
+    return sure(menu, budget, choose, best) if "kv" in menu.cost else best
 
 
 def cut(

@@ -1,4 +1,5 @@
-"""The best plan for files whose blocks all have one shape: every shape is a small knapsack over the rest.
+"""The best plan where shapes are to be chosen as well: for files whose blocks all have one, every shape is a small
+knapsack over the rest.
 
 A shape says how many channels, heads and experts every block has left and how many blocks are gone. One of them is the
 network's own, where bits alone decide: so a plan from the whole menu is never expected to damage more than one of bits
@@ -24,18 +25,14 @@ from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.heads import Heads
-from secateur.types import Allocator, Budget, BudgetError, Edit, Menu, Plan
+from secateur.types import Allocator, Budget, BudgetError, Edit, Menu, Plan, SecateurError
 
 #: shapes that an allocator is asked for at most: one that is no solver may miss the floors of all
 MOST = 24
 
 
 def best_shape(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
-    """The plan of least damage among all shapes, its floor that of them all.
-
-    A smaller shape must win by more than its damage may be wrong: between bits alone and a shape whose lead is within
-    one standard error the plan is bits alone.
-    """
+    """The plan of least damage among all shapes, its floor that of them all."""
     shapes = _Shapes(menu, budget)
     found: dict[int, Plan] = {}
     for at in shapes.in_turn(found):
@@ -48,11 +45,38 @@ def best_shape(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
             break
     if not found:
         return choose(shapes.menu(shapes.nearest), budget)  # says what is asked too much
-    best = min(found, key=lambda at: (found[at].damage, at))
-    floor = float(shapes.floor.min())
-    if 0 in found and found[best].damage + shapes.error(found[best]) > found[0].damage:
-        best = 0
-    return replace(found[best], bound=min(floor, found[best].damage))
+    best = min(found.values(), key=lambda plan: plan.damage)
+    return replace(best, bound=min(float(shapes.floor.min()), best.damage))
+
+
+def best_width(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
+    """The plan of least damage on the menu and on its narrower ones, its floor that of them all."""
+    found: list[Plan] = []
+    for one in (menu, *menu.narrower):
+        try:
+            found.append(choose(one, budget.fixed_by(menu)))
+        except BudgetError:
+            if one is menu.narrower[-1] and not found:
+                raise
+    best = min(found, key=lambda plan: plan.damage)
+    return replace(best, bound=min(plan.bound for plan in found))
+
+
+def sure(menu: Menu, budget: Budget, choose: Allocator, best: Plan) -> Plan:
+    """The best plan, or that of bits alone, where it takes something of the shape and its lead is within one standard
+    error of what that damages."""
+    place = {edit: e for e, edit in reversed(list(enumerate(menu.edits)))}
+    shaping = np.array([_key(edit) is not None for edit in menu.edits])
+    chosen = [(u, place[best.edits[unit.name]]) for u, unit in enumerate(menu.units)]
+    errors = [menu.error[u, e] for u, e in chosen if shaping[e]]
+    if not errors:
+        return best
+    try:
+        plain = choose(replace(menu, damage=np.where(shaping, np.inf, menu.damage)), budget)
+    except SecateurError:  # bits alone cannot keep to the budget
+        return best
+    lead = plain.damage - best.damage
+    return best if lead > np.linalg.norm(errors) else replace(plain, bound=min(best.bound, plain.damage))
 
 
 @dataclass
@@ -160,12 +184,6 @@ class _Shapes:
         """Let these rows have the edits that do this to the shape."""
         some = np.ix_(rows, np.array(self.columns[key]))
         damage[some] = self.menu_.damage[some]
-
-    def error(self, plan: Plan) -> float:
-        """The standard error of what a plan's shape damages."""
-        place = {edit: e for e, edit in reversed(list(enumerate(self.menu_.edits)))}
-        chosen = [place[plan.edits[unit.name]] for unit in self.menu_.units]
-        return float(np.linalg.norm([self.menu_.error[r, e] for r, e in enumerate(chosen) if self.keys[e] is not None]))
 
     def _raise(self, at: int) -> None:
         """Raise the floors of all shapes by the best prices of one; a shape that they prove impossible has none."""

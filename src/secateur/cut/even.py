@@ -13,22 +13,26 @@ it, in proportion to the second order, and the plan sees to it that all have one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from secateur.cut.case import Case, Tell
-from secateur.cut.networks import MERGED, Cut, Networks, windows_of
+from secateur.cut.networks import MERGED, Cut, Networks, rounding_left, windows_of
 from secateur.cut.shapes import CHOICE, TOGETHER, bent, cuts_of, fitted
 from secateur.maths.channels import Removal
 from secateur.parts.correction import Correction
 from secateur.parts.left import count
-from secateur.types import Unit
+from secateur.types import Matrix, Unit
 
+#: shares of the blocks' weights that are left in shapes that are cut from a rounded network
+LIGHT = (0.9, 0.75, 0.6)
 #: shares that all blocks are measured at
-SHARES = {"channels": (0.9, 0.75, 0.5, 0.25), "heads": (0.75, 0.5, 0.25), "experts": (0.75, 0.5, 0.25)}
+SHARES = {"channels": (0.9, 0.75, 0.5, 0.25), "heads": (0.75, 0.5, 0.25), "experts": (0.875, 0.75, 0.5, 0.25)}
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,28 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """The network with its blocks rounded as a probe of the survey: the matrices of a block, and the damage that was
+    expected of every unit."""
+
+    cut: Callable[[int], Mapping[Matrix, Tensor]]
+    expected: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Even:
     """What networks of one shape lose. `parts[kind]` are the parts that are cut alike, with their blocks."""
 
+    units: Sequence[Unit]
     parts: Mapping[str, Sequence[tuple[str, int]]]
     removals: Mapping[str, Removal]
     known: Mapping[Cut, float]  # KL with so many left in every block
     order: tuple[int, ...] = ()  # blocks, as they go
     added: tuple[float, ...] = ()  # KL when each has gone as well
     together: tuple[tuple[Shape, float], ...] = ()
+    rounding: Mapping[str, Sequence[float]] = field(default_factory=dict)  # share of it left, by unit and channels left
+    expected: Mapping[str, float] = field(default_factory=dict)  # damage of rounding by unit, of a probe
+    rounded: tuple[tuple[Shape, float], ...] = ()  # KL of shapes cut from that, the first as it is
 
     def lost(self, kind: str, left: int) -> float:
         """KL with so many left in every block."""
@@ -77,12 +94,31 @@ class Even:
         """By how much that falls short in shapes that plans choose, as a factor, and the relative error left."""
         return fitted([(self.total(shape, how), how.total(kl)) for shape, kl in self.together])
 
+    def scale_rounded(self, how: Correction) -> tuple[float, float]:
+        """The same for shapes that are rounded as well: what they lose beside the rounding of what stays."""
+        if not self.rounded:
+            return self.scale(how)
+        (_, plain), *others = self.rounded
+        whole, base = math.fsum(self.expected.values()), how.total(plain)
+        pairs = [(self.total(shape, how), how.total(kl) - base * self._rounding(shape) / whole) for shape, kl in others]
+        return fitted(pairs)
+
+    def _rounding(self, shape: Shape) -> float:
+        """The damage of rounding what a shape leaves."""
+        gone, left = set(self.order[: shape.gone]), dict(shape.left)
+        told = []
+        for unit in self.units:
+            by = unit.side.by if unit.side is not None else ""
+            share = self.rounding[unit.name][left[by]] if by in left and unit.name in self.rounding else 1.0
+            told.append(0.0 if unit.block in gone else share * self.expected.get(unit.name, 0.0))
+        return math.fsum(told)
+
     def _second(self, kind: str, left: int) -> float:
         """The second order with so many left in every block."""
         return math.fsum(self.removals[part + _merged(kind)].left(left) for part, _ in self.parts[kind])
 
 
-def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Even:
+def measure(case: Case, factors: Any, work: Path, tell: Tell, rounded: Rounded | None = None) -> Even:
     """Walk windows through the networks of one shape. `factors(unit)` are the survey's, by matrix."""
     alike, (windows, others) = _alike(case), windows_of(case)
     networks = Networks(case, factors, work, [unit for units in alike.values() for unit in units])
@@ -103,10 +139,16 @@ def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Even:
     known = {shape.left[0]: kl for shape, kl in found.items() if shape.left}
     steps = [alone[paths[i], 0] for i in order]
     added = _added(steps, {1: steps[0], **{n: found[Shape(gone=n)] for n in counts}} if steps else {})
-    seen = Even(parts, networks.removals, known, order, added)
+    rounding = rounding_left(case, factors, networks.removals)
+    seen = Even(case.units, parts, networks.removals, known, order, added, (), rounding)
     chosen = list(dict.fromkeys(filter(None, (_cheapest(case, alike, seen, share) for share in TOGETHER))))
     more = networks.together(others, {shape: cuts(shape) for shape in chosen}, tell) if chosen else {}
-    return replace(seen, together=tuple(more.items()))
+    seen = replace(seen, together=tuple(more.items()))
+    if rounded is None or not chosen:
+        return seen
+    light = dict.fromkeys([Shape(), *filter(None, (_cheapest(case, alike, seen, share) for share in LIGHT))])
+    more = networks.together(others, {shape: cuts(shape) for shape in light}, tell, rounded.cut)
+    return replace(seen, expected=rounded.expected, rounded=tuple(more.items()))
 
 
 def _alike(case: Case) -> dict[str, list[Unit]]:

@@ -54,7 +54,9 @@ def offers_of(
             each = [how.total(seen.lost(curve_of(unit, shape), shape.left(count(unit)))) for unit in mixers]
             lost = scale * math.fsum(each)
             error = math.hypot(ERROR * scale * math.hypot(*each), spread * lost)
-        sides = [_side(case, some, singles, shape, over, es) for some, es in zip(layers.values(), only, strict=True)]
+        sides = [
+            _side(case, some, singles, seen, shape, over, es) for some, es in zip(layers.values(), only, strict=True)
+        ]
         if shape is None:  # smaller shapes are offered with what is worth it at the full one
             only = [side.worth() for side in sides]
         found += _together(sides, shape, lost, error, most if shape is None else most // FEWER, case.resources)
@@ -86,8 +88,13 @@ class _Side:
         return _Side(self.all, self.edits[some], self.cost[some], self.damage[some], self.square[some])
 
 
-def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over: str, only: Sequence[int]) -> _Side:
+def _side(
+    case: Case, units: Sequence[Unit], singles: Singles, seen: Measured, shape: Any, over: str, only: Sequence[int]
+) -> _Side:
     edits, cost, damage, square = [], [], [], []
+    # of experts a token meets as many as before, so all that rounding does to them stays
+    some = None if isinstance(shape, Experts) else shape
+    shares = {u.name: 1.0 if some is None else seen.rounding[u.name][some.left(count(u))] for u in units}
     for e in only:
         edit = singles.edits[e]
         whole = edit if shape is None else replace(shape, then="" if isinstance(edit, Keep) else text(edit))
@@ -95,13 +102,10 @@ def _side(case: Case, units: Sequence[Unit], singles: Singles, shape: Any, over:
         if not able or any(case.refuses(unit, whole) for unit in units):
             continue
         prices = [price(case, unit, whole, over) for unit in units]
-        # of experts a token meets as many as before, so all that rounding does to them stays
-        some = None if isinstance(shape, Experts) else shape
-        share = 1.0 if some is None else some.left(count(units[0])) / count(units[0])
         edits.append([e])
         cost.append([float(sum(one[name] for one in prices)) for name in case.resources])
-        damage.append(share * math.fsum(singles.rows[unit.name].damage[e] for unit in units))
-        square.append(share**2 * math.fsum(singles.rows[unit.name].error[e] ** 2 for unit in units))
+        damage.append(math.fsum(shares[unit.name] * singles.rows[unit.name].damage[e] for unit in units))
+        square.append(math.fsum((shares[unit.name] * singles.rows[unit.name].error[e]) ** 2 for unit in units))
     shaped = np.array(cost).reshape(len(edits), len(case.resources))
     return _Side(singles.edits, np.array(edits, int).reshape(-1, 1), shaped, np.array(damage), np.array(square))
 

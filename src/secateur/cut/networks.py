@@ -21,7 +21,8 @@ from secateur.measure.compare import Comparison, sums
 from secateur.model.factors import Factors
 from secateur.model.parked import States, parked
 from secateur.parts.knives import Knife, OfBlock, OfChannels, OfExperts
-from secateur.types import Unit
+from secateur.parts.left import bears
+from secateur.types import Matrix, Unit
 
 #: a part with so many of its channels, heads or experts left, 0: without it; the name says if others were merged
 Cut = tuple[str, int]
@@ -45,9 +46,16 @@ class Networks:
         """KL to the plain network of those that differ in one part, each by its cut; `cuts` by block."""
         return self._walked("shapes", windows, {}, cuts, tell)
 
-    def together(self, windows: Tensor, networks: Mapping[Any, Mapping[str, Cut]], tell: Tell) -> dict[Any, float]:
-        """KL to the plain network of those that differ in many parts; the cuts of each by their part."""
-        return self._walked("shapes together", windows, networks, {}, tell)
+    def together(
+        self,
+        windows: Tensor,
+        networks: Mapping[Any, Mapping[str, Cut]],
+        tell: Tell,
+        rounded: Callable[[int], Mapping[Matrix, Tensor]] | None = None,
+    ) -> dict[Any, float]:
+        """KL to the plain network of those that differ in many parts; the cuts of each by their part. With `rounded`,
+        which gives the matrices of a block, all are cut from a network that is rounded before."""
+        return self._walked("shapes together", windows, networks, {}, tell, rounded)
 
     def _walked(
         self,
@@ -56,6 +64,7 @@ class Networks:
         networks: Mapping[Any, Mapping[str, Cut]],
         cuts: Mapping[int, Sequence[Cut]],
         tell: Tell,
+        rounded: Callable[[int], Mapping[Matrix, Tensor]] | None = None,
     ) -> dict[Any, float]:
         stream = self.case.stream
         copies = 1 + len(networks) + sum(map(len, cuts.values()))
@@ -64,14 +73,13 @@ class Networks:
         for i, path in enumerate(stream.blocks):
             tell(stage, i, len(stream.blocks))
             wanted = {part for cut in networks.values() for part in cut} | {_part(cut) for cut in cuts.get(i, ())}
+            if rounded is not None:
+                with stream.loaded(path, cut=rounded(i)):
+                    self._through(i, self._knives(i, wanted), states, networks)
             with stream.loaded(path):
-                knives = self._knives(i, wanted)
-                for key, hidden in states.items():
-                    mine = networks.get(key, {})
-                    with ExitStack() as stack:
-                        for part in (part for part in knives if part in mine):
-                            stack.enter_context(_cut(knives[part], mine[part]))
-                        stream.through(i, hidden, hidden)
+                knives = self._knives(i, wanted) if rounded is None else {}
+                if rounded is None:
+                    self._through(i, knives, states, networks)
                 for cut in cuts.get(i, ()):
                     states[cut] = self._born(plain, f"{i}-{len(states)}", copies)
                     with _cut(knives[_part(cut)], cut):
@@ -79,6 +87,21 @@ class Networks:
                 stream.through(i, plain, plain)
         tell(stage, len(stream.blocks), len(stream.blocks))
         return self._compared(windows, plain, states)
+
+    def _through(
+        self,
+        i: int,
+        knives: Mapping[str, Knife],
+        states: Mapping[Any, States],
+        networks: Mapping[Any, Mapping[str, Cut]],
+    ) -> None:
+        """Every network's states through a loaded block, with what it has cut there."""
+        for key, hidden in states.items():
+            mine = networks.get(key, {})
+            with ExitStack() as stack:
+                for part in (part for part in knives if part in mine):
+                    stack.enter_context(_cut(knives[part], mine[part]))
+                self.case.stream.through(i, hidden, hidden)
 
     def _knives(self, i: int, wanted: set[str]) -> dict[str, Knife]:
         """What cuts the parts of a loaded block, where somebody wants them cut."""
@@ -123,6 +146,17 @@ def windows_of(case: Case) -> tuple[Tensor, Tensor]:
     """Windows to measure single parts on, and others (if there are any) for what is chosen by that."""
     some = case.check if len(case.check) else case.calib
     return some[:WINDOWS], some[WINDOWS : 2 * WINDOWS] if len(some) > WINDOWS else some
+
+
+def rounding_left(case: Case, factors: Any, removals: Mapping[str, Removal]) -> dict[str, list[float]]:
+    """By unit whose channels or heads can go: the share of the damage of rounding it that is left with 0, 1, 2 ... of
+    them left, all of it with all."""
+    out: dict[str, list[float]] = {}
+    for unit in (unit for unit in case.units if unit.side is not None and unit.side.by in ("channels", "heads")):
+        if (known := removals.get(unit.side.part)) is not None:  # type: ignore[union-attr]
+            mine = bears(unit, factors(unit))[known.order.cpu()].flip(0).cumsum(0)
+            out[unit.name] = [0.0, *(mine / mine[-1].clamp_min(1e-300)).tolist()]
+    return out
 
 
 def _part(cut: Cut) -> str:

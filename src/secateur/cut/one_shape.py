@@ -6,8 +6,9 @@ Which shape that is the plan decides for all rows at once (`choosing.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -93,25 +94,26 @@ class OneShape:
     ) -> Iterator[Offer]:
         """A row at a smaller shape, with each of the single edits in `worth`."""
         case, singles, left = self.case, self.singles, shape.left(count(units[0]))
-        scale, near = self._scaled()
         kind = units[0].side.by + (MERGED if isinstance(shape, Experts) and shape.merge else "")  # type: ignore[union-attr]
-        mixed = [self.seen.share(u.side.part, kind, left) for u in units if u.side and u.side.mixes]
-        whole = scale * self.how.total(self.seen.lost(kind, left)) if mixed else 0.0
+        mixed = {u.name: self.seen.share(u.side.part, kind, left) for u in units if u.side and u.side.mixes}
+        lost = self.how.total(self.seen.lost(kind, left)) if mixed else 0.0
         # of experts a token meets as many as before, so all that rounding does to them stays
-        share = 1.0 if isinstance(shape, Experts) else left / count(units[0])
+        shares = [1.0 if isinstance(shape, Experts) else self.seen.rounding[unit.name][left] for unit in units]
         for e in worth:
             edit: Edit = singles.edits[e]
             edit = replace(shape, then="" if isinstance(edit, Keep) else text(edit))
             if any(case.refuses(unit, edit) for unit in units):
                 continue
             prices = [price(case, unit, edit, self.over) for unit in units]
-            rows = [singles.rows[unit.name] for unit in units]
+            rows = [(x, singles.rows[unit.name]) for x, unit in zip(shares, units, strict=True)]
+            scale, near = self._scaled(math.fsum(singles.rows[name].damage[e] for name in mixed), mixed)
+            whole, mine = scale * lost, math.fsum(mixed.values())
             yield Offer(
                 edit,
                 {name: float(sum(one[name] for one in prices)) for name in case.resources},
-                whole * math.fsum(mixed) + share * math.fsum(row.damage[e] for row in rows),
+                whole * mine + math.fsum(x * row.damage[e] for x, row in rows),
                 # rows bear one error together, and their errors add in squares
-                math.hypot(near * whole * math.sqrt(math.fsum(mixed)), *(share * row.error[e] for row in rows)),
+                math.hypot(near * whole * math.sqrt(mine), *(x * row.error[e] for x, row in rows)),
             )
 
     def _gone(self, units: Sequence[Unit]) -> list[Offer]:
@@ -123,7 +125,21 @@ class OneShape:
         lost = scale * self.seen.blocks(self.how)[units[0].block] if first else 0.0
         return [Offer(Drop(), dict.fromkeys(self.case.resources, 0.0), lost, near * lost)]
 
-    def _scaled(self) -> tuple[float, float]:
-        """What losses must be multiplied by, and their relative error then."""
-        scale, spread = self.seen.scale(self.how)
-        return scale, math.hypot(ERROR, spread)
+    def _scaled(self, rounding: float = 0.0, units: Iterable[str] = ()) -> tuple[float, float]:
+        """What losses of a shape must be multiplied by, and their relative error then. Beside rounding it is more: as
+        was measured on a rounded network where the units that bear the loss are rounded as they were there, else in
+        proportion to the size of the errors, the root of their damage."""
+        scale, spread = self.scale
+        more, spread_rounded = self.scale_rounded
+        there = math.fsum(self.seen.expected.get(name, 0.0) for name in units)
+        near = min(math.sqrt(rounding / there), 2.0) if there > 0 else 0.0
+        spread = max(spread, spread_rounded) if near else spread
+        return scale + near * max(more - scale, 0.0), math.hypot(ERROR, spread)
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        return self.seen.scale(self.how)
+
+    @cached_property
+    def scale_rounded(self) -> tuple[float, float]:
+        return self.seen.scale_rounded(self.how)

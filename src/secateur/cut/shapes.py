@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from secateur.cut.case import Case, Tell
-from secateur.cut.networks import MERGED, Cut, Networks, windows_of
+from secateur.cut.networks import MERGED, Cut, Networks, rounding_left, windows_of
 from secateur.maths import knapsack
 from secateur.maths.channels import Removal
 from secateur.parts.correction import Correction
@@ -33,7 +33,7 @@ from secateur.parts.left import count
 from secateur.types import Unit
 
 #: shares at which each part is measured, beside without it
-ALONE = {"channels": (0.75, 0.4), "heads": (0.5,), "experts": (0.75, 0.5)}
+ALONE = {"channels": (0.75, 0.4), "heads": (0.5,), "experts": (0.875, 0.75, 0.5)}
 #: shares of the parts' weights that are left in the networks that are narrow everywhere
 TOGETHER = (0.8, 0.6, 0.4)
 #: shares that those networks may choose from
@@ -49,6 +49,7 @@ class Measured:
     removals: Mapping[str, Removal]  # by part (and how), where it can lose something of itself
     alone: Mapping[Cut, float]  # KL, nats per token
     together: Sequence[tuple[Sequence[Cut], float]]  # what is cut in a network, and its KL
+    rounding: Mapping[str, Sequence[float]] = field(default_factory=dict)  # share of it left, by unit and channels left
 
     def lost(self, part: str, left: int) -> float:
         """KL when a part has `left` of its channels or heads."""
@@ -92,7 +93,7 @@ def measure(case: Case, factors: Any, work: Path, tell: Tell) -> Measured:
         cuts.setdefault(unit.block or 0, []).extend(_alone(unit))
     networks = Networks(case, factors, work, mixers)
     alone = networks.alone(windows, cuts, tell)
-    seen = Measured(networks.removals, alone, ())
+    seen = Measured(networks.removals, alone, (), rounding_left(case, factors, networks.removals))
     wide = {str(share): _cheapest(_options(case, seen), share) for share in TOGETHER}
     wide = {name: cut for name, cut in wide.items() if cut}
     found = networks.together(others, wide, tell) if wide else {}

@@ -373,12 +373,13 @@ def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str
 
     over: str = told["over"]
     if case.one_shape:
-        shapes = OneShape(case, singles, even.measure(case, factors, work, tell), correction, over)
+        seen = even.measure(case, factors, work, tell, _rounded(case, singles.rows, work))
+        shapes = OneShape(case, singles, seen, correction, over)
         told = told | {"one_shape": {"order": shapes.order}}
         rows: list[list[Offer]] = [shapes(units) for units in case.rows.values()]
     else:
-        seen = measure(case, factors, work, tell)
-        rows = [joint.offers_of(case, units, singles, seen, correction, over) for units in case.rows.values()]
+        free = measure(case, factors, work, tell)
+        rows = [joint.offers_of(case, units, singles, free, correction, over) for units in case.rows.values()]
     edits = tuple(dict.fromkeys(offer.edit for row in rows for offer in row))
     at, shape = {edit: e for e, edit in enumerate(edits)}, (len(rows), len(edits))
     cost = {name: np.full(shape, np.inf) for name in case.resources}
@@ -391,6 +392,22 @@ def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str
                 cost[name][r, e] = offer.cost[name]
     told = told | {"correction": correction.told(), "common_error": correction.error}
     return Menu(case.row_units(), edits, cost, damage, error, fixed(case, over), weights(case, over), {}, told)
+
+
+def _rounded(case: Case, rows: Mapping[str, damages.Row], work: Path) -> even.Rounded | None:
+    """The probe in the middle, where all units of the blocks have left one."""
+    units = [(at, unit) for at, unit in enumerate(case.units) if unit.block is not None]
+    told = [{level for level in rows[unit.name].expected if 1 < level < 100} for _, unit in units]
+    levels = sorted(set.intersection(*told) if told else ())
+    if not levels:
+        return None
+    level = levels[len(levels) // 2]
+
+    def cut(block: int) -> dict[Matrix, Tensor]:
+        mine = [(unit, Parts(work / "probes").load(str(at))) for at, unit in units if unit.block == block]
+        return {m: held[f"{level}/{m.key}"] for unit, held in mine for m in unit.matrices if f"{level}/{m.key}" in held}
+
+    return even.Rounded(cut, {unit.name: rows[unit.name].expected[level] for _, unit in units})
 
 
 def _menu(

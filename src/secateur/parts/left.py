@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +78,20 @@ def removal(unit: Unit, w: Tensor, factors: Factors) -> Removal:
     """The order in which the channels (KV heads) of a unit that mixes them go; `w` is its matrix."""
     assert unit.side is not None and unit.side.mixes
     return swift(w, factors.a.to(w.device), factors.g.to(w.device), sum(unit.side.per[0]))
+
+
+def bears(unit: Unit, factors: Mapping[str, Factors]) -> Tensor:
+    """What each channel (KV head) of a unit bears of the damage when all of it is rounded alike, [channels]: of rows
+    that make it the diagonal of G, of columns that mix it that of A. Those that go first bear the least, so that fewer
+    channels save less of this damage than of the weights."""
+    assert unit.side is not None
+    n, total = count(unit), torch.zeros(count(unit), dtype=torch.float64)
+    for m, per in zip(unit.matrices, unit.side.per, strict=True):
+        one = factors[m.key].a if unit.side.mixes else factors[m.key].g
+        diagonal = (one if one.ndim == 1 else one.diagonal()).double().cpu()
+        sections = diagonal.split([n * width for width in per])
+        total += torch.stack([section.view(n, -1).sum(1) for section in sections]).sum(0)
+    return total
 
 
 def columns(kept: Tensor, per: int) -> Tensor:
