@@ -141,6 +141,7 @@ def test_out_is_the_model(fails, copy, text, tmp_path):
     before = (folder / "model.safetensors").read_bytes()
     code = words(folder, text, folder)
     fails("is the model itself", "another folder", *code)
+    assert not (folder / "menu").exists()  # said before the long part, and nothing is left in it
     assert (folder / "model.safetensors").read_bytes() == before
     assert (folder / "config.json").exists()
 

@@ -186,6 +186,13 @@ def test_endless_text_is_thinned_evenly():
     assert _thin(["a", "b"], most=100) == ["a\nb"]
 
 
+def test_a_tokenizer_is_what_its_file_says(tokenizer, tmp_path):
+    """transformers would put Qwen2's own class in its place, which splits nothing at white space."""
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    assert load_tokenizer(tmp_path)("w7 w8 w9", add_special_tokens=False)["input_ids"] == [7, 8, 9]
+
+
 # ------------------------------------------------------------------------------------------------------------ bad data
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cut.applying import apply, carry_out, record, sides_of
+from secateur.cut.applying import apply, carry_out, check_place, record, sides_of
 from secateur.cut.case import Tell, silent
 from secateur.cut.choosing import best_shape, best_width, sure
 from secateur.cut.latency import measured, timed
@@ -93,6 +93,7 @@ def cut(
     clocked = "seconds" in asked.caps  # on the processor
     device = "cpu" if clocked and device is None else device
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
+    check_place(case, out)
     case = timed(case) if clocked else case
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)

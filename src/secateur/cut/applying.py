@@ -76,8 +76,7 @@ def carry_out(
 ) -> dict[str, Any]:
     """Cut, write, see it load, measure: what is known of the result."""
     sides = sides_of(round)
-    if out.resolve() == case.checkpoint.folder.resolve():
-        raise SecateurError(f"{out} is the model itself", "give another folder with -o")
+    check_place(case, out)
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
     edits = _edits(case, plan)
     case = at_widths(case, left_of(case.trunks, plan.edits)) if case.trunks else case
@@ -102,6 +101,12 @@ def carry_out(
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
+
+
+def check_place(case: Case, out: Path) -> None:
+    """SecateurError if a cut would be written over the model that it is of."""
+    if out.resolve() == case.checkpoint.folder.resolve():
+        raise SecateurError(f"{out} is the model itself", "give another folder with -o")
 
 
 def record(out: Path, result: Mapping[str, Any], begun: float) -> dict[str, Any]:

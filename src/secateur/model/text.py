@@ -23,6 +23,7 @@ log = logging.getLogger("secateur")
 LEAST_WINDOWS, LEAST_TOKENS = 5, 256  # four to calibrate, one to measure; and not next to nothing
 _LOOKED_AT = 1000  # rows, for a column that holds text
 _MOST_CHARACTERS = 16_000_000  # of text kept in memory; more is thinned out evenly
+_AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that are what tokenizer.json says
 _KINDS = (".txt", ".md", ".rst", ".jsonl", ".csv", ".parquet")
 
 
@@ -82,8 +83,12 @@ def whole(data: str | Path) -> tuple[str, int]:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer that lies beside the weights."""
-    from transformers import AutoTokenizer
+    """The tokenizer that lies beside the weights, as its own files describe it.
+
+    For some architectures (Qwen2) transformers puts a class of its own in the place of one that is said to be whatever
+    tokenizer.json holds, and splits words in its own way: so the class that the files name is taken at its word.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
     if not any((Path(folder) / name).exists() for name in names):
@@ -91,11 +96,21 @@ def load_tokenizer(folder: str | Path) -> Any:
             f"{folder} holds no tokenizer", "copy tokenizer.json and tokenizer_config.json beside the weights"
         )
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        plain = (Path(folder) / "tokenizer.json").exists() and _class_of(Path(folder)) in _AS_WRITTEN
+        kind = PreTrainedTokenizerFast if plain else AutoTokenizer
+        return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # slow and fast tokenizers fail each in their own way
         raise DataError(
             f"the tokenizer in {folder} cannot be read ({error})", "download or copy its files again"
         ) from error
+
+
+def _class_of(folder: Path) -> str:
+    """The class that a tokenizer's settings name, or ""."""
+    try:
+        return str(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class"))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _length(tokenizer: Any, seq_len: int | None, context: int | None) -> int:
