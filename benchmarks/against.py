@@ -35,10 +35,10 @@ from common import THREADS, load_tokenizer, stored, windows  # noqa: E402
 from harness import commit, stamp  # noqa: E402
 from venvs import python_of  # noqa: E402
 
-from secateur import rivals  # noqa: E402
+from secateur.bench import rivals  # noqa: E402
 
 #: where each rival lives, of those that need a place of their own; and what the CSV calls it
-ENVIRONMENTS = {"gptq": "llmcompressor", "autoround": "autoround", "hqq": "hqq"}
+ENVIRONMENTS = {"gptq": "llmcompressor", "gptqmodel": "gptqmodel", "autoround": "autoround", "hqq": "hqq"}
 TOOLS = {"gptq": "llm-compressor", "autoround": "auto-round"}
 
 

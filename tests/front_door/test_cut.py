@@ -100,6 +100,7 @@ def test_what_lies_in_the_folder(said, llama):
     out, process = said
     assert {file.name for file in out.iterdir()} - {"report.html"} == {
         "config.json",
+        "examples.json",
         "generation_config.json",
         "menu",
         "model.safetensors",
@@ -113,6 +114,17 @@ def test_what_lies_in_the_folder(said, llama):
     kept = {file.name for file in (out / "menu" / ".work").iterdir()}
     assert kept == {"factors", "job.json"}  # for another budget; probes and hidden states are gone
     assert process.stderr.strip().splitlines()[-1].startswith("again: secateur cut ")
+
+
+def test_what_was_held_back_is_left_as_a_map(said):
+    known, lost = (json.loads((said[0] / f"{name}.json").read_text()) for name in ("examples", "windows"))
+    n = known["all"]
+    assert n == len(known["said"]) == len(known["children"]) + 1 == len(lost["kl"]) == len(lost["right"]) >= 3
+    assert sum(lost["kl"]) / n == pytest.approx(json.loads(said[1].stdout)["kl"])
+    assert sorted(child for pair in known["children"] for child in pair) == list(range(2 * n - 2))
+    assert all(len(words.split()) > 3 for words in known["said"]) and "first" not in lost
+    page = (said[0] / "report.html").read_text()
+    assert "Where it hurt" in page and '"examples":' in page
 
 
 def test_three_steps_are_one(said, llama, text, menu, tmp_path, quick):

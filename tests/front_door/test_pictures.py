@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from secateur.cut import apply, cut, inspect, plan, survey
 from secateur.measure import measure
+from secateur.methods.data.dendromap import tree
+from secateur.model.pictures import parted, read_pictures
 from secateur.parts.edits import parse
 from secateur.parts.menus import load_menu, load_plan, save_plan
 from secateur.parts.vision import open_vision
@@ -70,6 +72,23 @@ def test_the_file_is_what_was_priced_and_reads_back(done, spotter):
     assert result["damage_measured"] == pytest.approx(result["loss_after"] - result["loss_before"])
     assert 0 < result["damage_predicted"] < 1 and 0 <= result["accuracy_after"] <= 1
     assert open_vision(out).weights == sum(value.numel() for value in load_file(spotter[0]).values())
+
+
+def test_what_was_held_back_is_left_as_a_map_of_what_the_last_layer_reads(done, spotter):
+    """Pictures with what they were and are taken for; the tree is that of the features, wherever a run was broken."""
+    known, lost = (json.loads((done[0] / f"{name}.json").read_text()) for name in ("examples", "windows"))
+    held = parted(read_pictures(spotter[1]), 100, 0)[2]
+    assert known["all"] == len(held) == len(known["pictures"]) == len(lost["first"])
+    assert known["said"][0] == f"label {int(held.labels[0])}"
+    seen = open_vision(spotter[0])
+    read = []
+    handle = seen.network.linear.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    with torch.no_grad():
+        before = seen.network(seen.prepare(held.x))
+    handle.remove()
+    assert lost["first_before"] == before.argmax(1).tolist()
+    assert known["children"] == [list(pair) for pair in tree(read[0].numpy()).children]
+    assert np.mean(lost["right"]) == pytest.approx(done[1]["accuracy_after"])
 
 
 def test_measure_puts_them_side_by_side(done, spotter):

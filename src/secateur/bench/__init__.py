@@ -154,7 +154,8 @@ def _check(
 def _ours(here: Field, one: Contestant, budget: str, menus: Mapping[str, Menu]) -> Entry:
     """One contestant at one budget, cut and measured, or taken up where the very same was done before."""
     from secateur.cut import plan
-    from secateur.cut.applying import WINDOWS, apply
+    from secateur.cut.applying import apply
+    from secateur.cut.examples import WINDOWS
     from secateur.parts.edits import text as spelled
 
     row = empty_row(one.name, budget) | {"allocate": one.allocate, "round": one.round, "damage": one.damage}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cut.case import Case, Tell, silent
+from secateur.cut.examples import remember
 from secateur.cut.finish import finish, summary
 from secateur.cut.one_shape import misshapen
 from secateur.cut.opening import open_case
@@ -29,8 +30,6 @@ from secateur.parts.edits.trunks import ROW, left_of
 from secateur.parts.menus import check_model, load_menu, load_plan
 from secateur.types import Edit, Plan, PlanError, SecateurError
 
-#: KL and rise of the loss of every window (every example) held back: what paired comparisons of two cuts need
-WINDOWS = "windows.json"
 #: how weights are put on their grids, by the number of sides that errors are fed back along
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
 
@@ -94,10 +93,9 @@ def carry_out(
     compared, logits = walk(tell)
     spends = spent(case, edits, str(plan.about.get("over", "all")))
     exported = finish(case, edits, spends["bytes"], work, out, (walk.some, logits), tell)
+    exact, compared = compared, as_shipped(case, out, walk.seen.shipped) or compared
+    remember(case, walk.seen, compared, work, out)
     shutil.rmtree(work)
-    exact, compared = compared, as_shipped(case, out) or compared
-    rises = [now - was for now, was in zip(compared.losses, compared.reference, strict=True)]
-    write_text(out / WINDOWS, json.dumps({"kl": compared.kls, "rise": rises}) + "\n")
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}

@@ -21,18 +21,20 @@ def compare(
     plain: States,
     cut: States,
     put: Mapping[Matrix, Tensor],
-    see: Callable[[Tensor], None] = lambda logits: None,
+    see: Callable[[Tensor, Tensor, Tensor], None] = lambda states, theirs, ours: None,
 ) -> Comparison:
     """The cut network against the network as it is, from the states behind their last blocks; `put` are the matrices
-    that are cut outside the blocks. `see` gets the cut network's logits, some windows at a time."""
+    that are cut outside the blocks. `see` gets the uncut network's states and both networks' logits, some windows at a
+    time."""
     out, step = Comparison(), case.stream.windows(plain.shape[1])
     with torch.no_grad(), _tails(case, put) as tails:
         for start in range(0, len(windows), step):
             some = slice(start, start + step)
-            theirs, ours = tails(plain[some].to(case.device), cut[some].to(case.device))
+            states = plain[some].to(case.device)
+            theirs, ours = tails(states, cut[some].to(case.device))
             scored, labels = case.stream.answers(ours, windows[some])
             out.add(sums(scored, labels, case.stream.answers(theirs, windows[some])[0]), labels.shape[1])
-            see(ours)
+            see(states, theirs, ours)
     return out
 
 

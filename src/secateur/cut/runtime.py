@@ -6,12 +6,13 @@ A format whose runtime does so has `roundings()`, what the activations of each l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from secateur.cut.case import Case
 from secateur.measure.compare import Comparison, sums
@@ -41,9 +42,9 @@ def with_roundings(case: Case, menu: Sequence[Edit], rows: Mapping[str, Row]) ->
     return out
 
 
-def as_shipped(case: Case, folder: Path) -> Comparison | None:
+def as_shipped(case: Case, folder: Path, see: Callable[[Tensor, Tensor], None]) -> Comparison | None:
     """The file as its runtime runs it against the network as it is, on what is held back; None where the runtime
-    computes what we did."""
+    computes what we did. `see` gets both networks' logits, ours behind theirs."""
     if not hasattr(case.format, "logits"):
         return None
     stream, out = case.stream, Comparison()
@@ -52,4 +53,5 @@ def as_shipped(case: Case, folder: Path) -> Comparison | None:
         logits = case.format.logits(folder, stream.inputs(case.held))  # type: ignore[attr-defined]
     scored, labels = stream.answers(logits.reshape(plain.shape), case.held)
     out.add(sums(scored, labels, stream.answers(plain[:], case.held)[0]), labels.shape[1])
+    see(plain[:], scored)
     return out

@@ -19,6 +19,7 @@ from torch import Tensor
 from secateur.cut.case import Case, Samples, Tell, also
 from secateur.cut.channels import Groups
 from secateur.cut.comparing import compare
+from secateur.cut.examples import Seen, reading
 from secateur.cut.surveying import complete, modules_of, statistics, store_factors, stored_factors
 from secateur.export import Parts
 from secateur.export._write import write_text
@@ -86,6 +87,7 @@ class Walk:
     work: Path
     still: frozenset[str] = frozenset()  # modules that are left alone
     found: Found = field(default_factory=Found)
+    seen: Seen = field(default_factory=Seen)  # of what is held back
     kept: dict[str, Tensor] = field(default_factory=dict)  # channels that stay, by unit
     along: dict[str, Tensor] = field(default_factory=dict)  # and by trunk, in their order
     fewer: dict[str, Fewer] = field(default_factory=dict)  # what experts become, by unit
@@ -101,7 +103,8 @@ class Walk:
             tell("cutting", i, n)
             after = [parked(stream.behind(i, plain.shape), self.work / name, 4) for name in ("plain", "cut")]
             with stream.loaded(stream.blocks[i]), self.room:
-                stream.through(i, plain, after[0])
+                with reading(stream, self.work):
+                    stream.through(i, plain, after[0])
                 self._narrow(tell)
                 mine = [unit for unit in self.case.units if unit.block == i]
                 self._choose(mine)
@@ -116,9 +119,12 @@ class Walk:
         put = self._cut_loaded([unit for unit in self.case.units if unit.kind == "head"]) | self._outside()
         seen: list[Tensor] = []
         places = stream.places(self.some[:1])
-        compared = compare(
-            self.case, self.case.held, plain, cut, put, lambda x: seen.append(x[:, :places].cpu().clone())
-        )
+
+        def see(states: Tensor, theirs: Tensor, ours: Tensor) -> None:
+            seen.append(ours[:, :places].cpu().clone())
+            self.seen(states, theirs, ours)
+
+        compared = compare(self.case, self.case.held, plain, cut, put, see)
         return compared, torch.cat(seen)[: len(self.some)]
 
     @property

@@ -9,11 +9,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import words
+from secateur.report.examples import Examples, read
 from secateur.report.pictures import Row
 from secateur.types import PlanError, SecateurError
 
@@ -33,6 +34,7 @@ class Run:
     plan: Plan | None
     menu: Menu | None
     rows: tuple[Row, ...]
+    examples: Examples | None = None  # what is held back, and what each of it lost
     priced: Menu | None = None  # of the menu and its narrower ones the one that offers what was carried out
 
     @property
@@ -114,7 +116,7 @@ def figures(out: str | Path, folder: str | Path) -> list[Path]:
 
 
 def _of_cut(run: Run) -> dict[str, str]:
-    from secateur.report import pictures
+    from secateur.report import examples, pictures
     from secateur.report.frontier import curve, lead, ours
 
     by = lead(run)
@@ -124,6 +126,7 @@ def _of_cut(run: Run) -> dict[str, str]:
         "frontier": pictures.frontier(
             curve(run.menu, by, run.caps) if run.menu else [], ours(run), run.measured, f"nats per {run.each}", by
         ),
+        "where-it-hurt": examples.picture(run.examples),
         "predicted-and-measured": pictures.agreement(run.planned, run.measured, floor),
     }
 
@@ -158,7 +161,8 @@ def gather(out: Path) -> Run:
     menu = _menu(out, result, edits)
     total = (result.get("damage_predicted") if result else plan.damage if plan else None) or 0.0
     priced = menu.that_offers({unit: parse(edit) for unit, edit in edits.items()}) if menu and edits else menu
-    return Run(out, result, plan, menu, tuple(_rows(edits, priced, total)), priced)
+    run = Run(out, result, plan, menu, tuple(_rows(edits, priced, total)), priced=priced)
+    return replace(run, examples=read(out, f"nats per {run.each}")) if result else run
 
 
 def _result(out: Path) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
 """The page of the report: what was asked and what came out, its pictures, every unit, and how to do it again.
 
 Everything that it says stands in it as plain HTML and SVG; scripts add sorting and searching (`page.js`), maps
-(`treemap.js`) and the budget's slider (`explore.js`). Nothing is loaded from anywhere. Why no plotting library:
-`docs/log.md`, 2026-11-25.
+(`treemap.js`, `examples.js`) and the budget's slider (`explore.js`). Nothing is loaded from anywhere. Why no plotting
+library: `docs/log.md`, 2026-11-25.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from secateur import again, words
-from secateur.report import pictures, tables
+from secateur.report import examples, pictures, tables
 from secateur.report.frontier import Point, curve, data, lead, ours
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from secateur.report import Run
 
 
-#: what the page's script is made of, in this order
-SCRIPTS = ("page", "treemap", "explore")
+#: what the page's script is made of, in this order, and what it must know for a part to be of use
+SCRIPTS = {"page": (), "treemap": ("plans", "examples"), "explore": ("plans",), "examples": ("examples",)}
 
 
 def draw(run: Run) -> str:
@@ -34,10 +34,11 @@ def draw(run: Run) -> str:
     title = f"{name}, cut to {words.budgets([run.asked])[run.asked]}" if run.asked else f"{name}, cut"
     by = lead(run)
     points, mine = curve(run.menu, by, run.caps) if run.menu else [], ours(run)
-    known = data(run.menu, points, mine, by)
-    known |= {"each": run.each} if known else {}
+    plans = data(run.menu, points, mine, by)
+    known = plans | {"each": run.each} | examples.data(run.examples)
     parts = [f"<header><h1>{escape(title)}</h1>", _lead(run), "</header>", _tiles(run), _agreement(run), _facts(run)]
-    parts += [tables.went(run), _budget(run, points, mine, known), _depth(run, known), tables.units(run), "</section>"]
+    parts += [examples.section(run.examples)]
+    parts += [tables.went(run), _budget(run, points, mine, plans), _depth(run, plans), tables.units(run), "</section>"]
     parts += [_left_alone(run)]
     parts += [_again(run), _papers(run), _footer(run)]
     return whole(title, parts, known)
@@ -47,7 +48,8 @@ def whole(title: str, parts: Sequence[str], known: Mapping[str, Any]) -> str:
     """A page with its style and script in it, of parts that are HTML and of what the script is to know."""
     body, here = "\n".join(part for part in parts if part), Path(__file__)
     style = here.with_suffix(".css").read_text(encoding="utf-8")
-    script = "".join(here.with_name(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    used = (name for name, needs in SCRIPTS.items() if not needs or any(one in known for one in needs))
+    script = "".join(here.with_name(f"{name}.js").read_text(encoding="utf-8") for name in used)
     # a name may hold `</script>`; inside JSON, `<` can be written otherwise
     told = json.dumps(known, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Template(here.with_suffix(".html").read_text(encoding="utf-8")).substitute(

@@ -38,7 +38,7 @@ function treemap(box, crumbs, about, how) {
   const tiles = new Map(); // the buttons there are, so that they move instead of being made anew
   let path = [];
   function draw() {
-    for (const name of ["--bits", "--hurt"]) scales[name] = css(name).split(" ");
+    for (const name of ["--bits", "--hurt", "--turn"]) scales[name] = css(name).split(" ");
     const places = how.layout(path, box.clientWidth, box.clientHeight), there = new Set(places.map(([key]) => key));
     for (const [key, tile] of tiles) if (!there.has(key)) { tile.remove(); tiles.delete(key) }
     for (const [key, x, y, w, h, what] of places) {
@@ -84,7 +84,7 @@ function treemap(box, crumbs, about, how) {
       const seen = getComputedStyle(tile), [x, y] = [tile.offsetLeft, tile.offsetTop];
       put("rect", { x, y, width: tile.offsetWidth, height: tile.offsetHeight, style: `fill:${seen.backgroundColor};stroke:${css("--paper")}` });
       [...tile.querySelectorAll("img")].forEach((one) => put("image", { x: x + one.offsetLeft, y: y + one.offsetTop, width: one.offsetWidth, height: one.offsetHeight, href: one.src, style: "image-rendering:pixelated" }));
-      [...tile.children].filter((node) => node.textContent).forEach((node, at) => put("text", { x: x + 5, y: y + 14 + 15 * at, style: `fill:${seen.color};font:12px sans-serif` }, node.textContent));
+      [...tile.children].filter((node) => node.textContent).forEach((node, at) => put("text", { x: x + 5, y: y + 14 + 15 * at, style: `fill:${seen.color};font:12px sans-serif` }, node.textContent.slice(0, Math.max(1, Math.floor(tile.offsetWidth / 6.2) - 1))));
     }
     out.setAttribute("class", "fits"); out.style.position = "absolute"; out.style.left = "-99rem"; document.body.append(out); setTimeout(() => out.remove(), 0);
     return out;
