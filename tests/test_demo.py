@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from secateur import demo
+from secateur.model.history import History
 
 
 @pytest.fixture
@@ -40,6 +41,15 @@ def test_it_is_made_once_and_loads(quick, tmp_path):
     assert heldout.read_text().strip()
     demo.prepare(tmp_path / "demo", seed=1, tell=lambda *words: told.append(words))
     assert len(told) == 3
+
+
+def test_the_model_says_how_it_was_trained(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "LOOK", 2)
+    model, *_ = demo.prepare(tmp_path)
+    history = History.load(model)
+    assert history is not None and history.steps == [1, 2, 3] and history.held_steps == [2, 3]
+    assert history.tokens == [2 * demo.CONTEXT * step for step in (1, 2, 3)] and history.seconds > 0
+    assert all(abs(loss - math.log(demo.VOCABULARY)) < 0.5 for loss in (*history.losses, *history.held_losses))
 
 
 def test_same_seed_same_bytes(quick, tmp_path):

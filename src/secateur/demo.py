@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaForCausalLM
 
+    from secateur.model.history import History
+
     Tell = Callable[[str, int, int], None]
 
 VOCABULARY, CONTEXT = 1024, 128
@@ -26,6 +29,8 @@ STEPS, BATCH, RATE = 640, 8, 4e-3
 ENOUGH = 6_000_000
 #: every so many files, one is set aside for calibration and the next for measuring
 SET_ASIDE = 20
+#: every so many steps the loss is measured on so many stretches of the latter
+LOOK, LOOKED = 64, 16
 
 
 def prepare(folder: Path, seed: int = 0, tell: Tell | None = None) -> tuple[Path, Path, Path]:
@@ -38,7 +43,7 @@ def prepare(folder: Path, seed: int = 0, tell: Tell | None = None) -> tuple[Path
             file.write_text(text, encoding="utf-8")
         partial = folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        train(training, partial, seed, tell or (lambda *_: None))
+        train(training, rest[1], partial, seed, tell or (lambda *_: None))
         os.replace(partial, model)
     return model, calibration, heldout
 
@@ -54,16 +59,18 @@ def library() -> tuple[str, str, str]:
     return "\n".join(training)[:ENOUGH], "\n".join(piles[0]), "\n".join(piles[1])
 
 
-def train(text: str, folder: Path, seed: int, tell: Tell) -> None:
-    """Train tokenizer and model on `text` and save both in Hugging Face layout, weights in 16 bits."""
+def train(text: str, heldout: str, folder: Path, seed: int, tell: Tell) -> None:
+    """Train tokenizer and model on `text` and save both in Hugging Face layout, weights in 16 bits; with them how the
+    loss went, on `heldout` as well."""
     import torch
     from transformers import PreTrainedTokenizerFast
 
     words = _tokenizer(text)
-    tokens = torch.tensor(words.encode(text).ids)
+    tokens, others = (torch.tensor(words.encode(one).ids) for one in (text, heldout[: 400 * CONTEXT]))
     model = _model(seed)
-    _fit(model, tokens, torch.Generator().manual_seed(seed), tell)
+    history = _fit(model, tokens, _spread(others), torch.Generator().manual_seed(seed), tell)
     model.half().save_pretrained(folder)
+    history.save(folder)
     PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=CONTEXT).save_pretrained(folder)
 
 
@@ -99,21 +106,41 @@ def _model(seed: int) -> LlamaForCausalLM:
         return LlamaForCausalLM(shape)
 
 
-def _fit(model: LlamaForCausalLM, tokens: Tensor, draw, tell: Tell) -> None:
-    """Adam with warm-up and a straight way down; each step reads `BATCH` stretches taken at random."""
+def _spread(tokens: Tensor) -> Tensor:
+    """Stretches for a look at how it goes, evenly over the tokens."""
+    import torch
+
+    starts = torch.arange(LOOKED) * (len(tokens) - CONTEXT - 1) // LOOKED
+    return tokens[starts[:, None] + torch.arange(CONTEXT + 1)]
+
+
+def _fit(model: LlamaForCausalLM, tokens: Tensor, others: Tensor, draw, tell: Tell) -> History:
+    """Adam with warm-up and a straight way down; each step reads `BATCH` stretches taken at random, and every `LOOK`
+    steps the loss on the `others` is measured."""
     import torch
     from torch.nn import functional
 
+    from secateur.model.history import History
+
+    def loss_on(batch: Tensor) -> Tensor:
+        return functional.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), batch[:, 1:].flatten())
+
+    history, begun = History(), time.perf_counter()
     adam = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     course = torch.optim.lr_scheduler.LambdaLR(adam, lambda at: min((at + 1) / 20, (STEPS - at) / (STEPS - 20)))
     for step in range(STEPS):
         starts = torch.randint(len(tokens) - CONTEXT - 1, (BATCH,), generator=draw)
         batch = torch.stack([tokens[at : at + CONTEXT + 1] for at in starts])
-        logits = model(batch[:, :-1]).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        loss = loss_on(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         course.step()
         adam.zero_grad()
+        history.took(step + 1, float(loss.detach()), BATCH * CONTEXT)
+        if (step + 1) % LOOK == 0 or step + 1 == STEPS:
+            with torch.no_grad():
+                history.held(step + 1, float(loss_on(others)))
         tell("training", step + 1, STEPS)
+    history.seconds = time.perf_counter() - begun
+    return history

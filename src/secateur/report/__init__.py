@@ -6,6 +6,7 @@ It can be written of a run that broke off, too: it shows what is there.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 from secateur import words
 from secateur.report.examples import Examples, read
 from secateur.report.pictures import Row
-from secateur.types import PlanError, SecateurError
+from secateur.types import DataError, PlanError, SecateurError
 
 if TYPE_CHECKING:
+    from secateur.model.history import History
     from secateur.types import Menu, Plan
+
+log = logging.getLogger("secateur")
 
 #: bits of the edits whose text does not say them
 _BITS = {"keep": 16.0, "fp8": 8.0, "mxfp4": 4.0, "nvfp4": 4.0}
@@ -36,6 +40,12 @@ class Run:
     rows: tuple[Row, ...]
     examples: Examples | None = None  # what is held back, and what each of it lost
     priced: Menu | None = None  # of the menu and its narrower ones the one that offers what was carried out
+
+    @property
+    def trained(self) -> History | None:
+        """How the uncut model was trained, where that lies beside it."""
+        model = self.result.get("model") or self.about.get("model")
+        return _history(Path(str(model))) if model else None
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -74,7 +84,7 @@ class Run:
 
 
 def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
-    """Write `report.html` into the folder of a cut, and give its path.
+    """Write `report.html` into the folder of a cut (of a bench, of a training), and give its path.
 
     With `result`, what the cut gave back and the caller knows besides: it goes into `secateur.json`, whole, before.
     """
@@ -82,16 +92,32 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
     from secateur.export._write import write_text
     from secateur.report.benched import draw as of_bench
     from secateur.report.page import draw
+    from secateur.report.training import page as of_training
 
     out, benched = Path(out), Path(out) / RESULT
     if result is None and benched.is_file() and not (out / "secateur.json").exists():
         write_text(out / "report.html", of_bench(_bench(benched)))
+        return out / "report.html"
+    trained = _history(out) if result is None and not (out / "secateur.json").exists() else None
+    if trained is not None:
+        write_text(out / "report.html", of_training(trained, out.resolve().name))
         return out / "report.html"
     if result is not None:
         write_text(out / "secateur.json", json.dumps(dict(result), indent=1, default=str) + "\n")
     page = out / "report.html"
     write_text(page, draw(gather(out)))
     return page
+
+
+def _history(folder: Path) -> History | None:
+    """What a training has left in a folder; a page does without what cannot be read."""
+    from secateur.model.history import History
+
+    try:
+        return History.load(folder)
+    except DataError as why:
+        log.warning("%s", why.message)
+        return None
 
 
 def _bench(file: Path) -> dict[str, Any]:
@@ -107,16 +133,19 @@ def figures(out: str | Path, folder: str | Path) -> list[Path]:
     """The figures of a cut as SVG files that stand alone, in the colours of a white page; what cannot be drawn is not
     written. The map of the network is saved from the page, at the zoom that one has chosen."""
     from secateur.bench.versus import RESULT
+    from secateur.report import training
     from secateur.report.benched import figures as of_bench
 
     out, folder = Path(out), Path(folder)
     if (out / RESULT).is_file() and not (out / "secateur.json").exists():
         return _saved(of_bench(_bench(out / RESULT)), folder)
+    if not (out / "secateur.json").exists() and (trained := _history(out)) is not None:
+        return _saved({"training": training.curve(trained)}, folder)
     return _saved(_of_cut(gather(out)), folder)
 
 
 def _of_cut(run: Run) -> dict[str, str]:
-    from secateur.report import examples, pictures
+    from secateur.report import examples, pictures, training
     from secateur.report.frontier import curve, lead, ours
 
     by = lead(run)
@@ -126,6 +155,7 @@ def _of_cut(run: Run) -> dict[str, str]:
         "frontier": pictures.frontier(
             curve(run.menu, by, run.caps) if run.menu else [], ours(run), run.measured, f"nats per {run.each}", by
         ),
+        "training": training.curve(run.trained),
         "where-it-hurt": examples.picture(run.examples),
         "predicted-and-measured": pictures.agreement(run.planned, run.measured, floor),
     }

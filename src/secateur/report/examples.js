@@ -47,7 +47,7 @@ function hurt({ each, children, distance, central, said, pictures, colours, mark
     const rgb = paint(node), alone = map.path().at(-1) === node;
     tile.className = "leaf"; tile.style.backgroundColor = `rgb(${rgb})`; tile.style.color = readable(rgb);
     const inside = [];
-    if (w > 44 && h > 20) inside.push(make("b", { textContent: counts[node] === 1 ? told(colour, means[colour][node]) : w > 110 ? `${all(node)}, ${told(colour, means[colour][node])}` : many(counts[node]) }));
+    if (w > 44 && h > 20) inside.push(make("b", { textContent: counts[node] === 1 ? told(colour, means[colour][node]) : w > 86 ? `${w > 168 ? all(node) : many(counts[node])}, ${told(colour, means[colour][node])}` : many(counts[node]) }));
     if (pictures.length && h > 40 && w > 30) inside.push(thumbs(node, w, h, alone));
     else if (!pictures.length && w > 90 && h > 50) inside.push(quote(said[central[node]].slice(0, floor(w * h / 60)), h, alone));
     if (pictures.length && alone) inside.push(quote(said[node], h, alone));

@@ -21,8 +21,9 @@ from secateur.report.pictures import svg
 
 log = logging.getLogger("secateur")
 
-#: clusters of the still picture and of the table, and how many examples one needs to be called the worst
-CLUSTERS, ENOUGH = 12, 3
+#: clusters of the still picture and of the table, how many examples one needs to be called the worst, and how many
+#: small pictures are shown of it
+CLUSTERS, ENOUGH, SHOWN = 12, 3, 16
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,18 @@ def _worst(seen: Examples) -> str:
     means = seen.tree.means(colour.values)
     mean = means[seen.tree.root]
     times = f", {means[worst[0]] / mean:.1f} times the mean" if mean > 0 else ""
-    return (
-        f"<p>Most was lost on {seen.tree.counts[worst[0]]} {seen.each}s with a {colour.name} of "
-        f"{colour.said(means[worst[0]])}{times}. In their midst: <q>{_quote(seen, worst[0], 160)}</q></p>"
+    chance, most = seen.tree.by_chance(colour.values, CLUSTERS, ENOUGH)
+    sure = "" if means[worst[0]] > most else ": chance may explain it"
+    lost = f"<p>Most was lost on {seen.tree.counts[worst[0]]} {seen.each}s with a {colour.name} of "
+    lost += (
+        f"{colour.said(means[worst[0]])}{times}. The worst of as many random groups has {words.nats(chance)} on the "
     )
+    lost += f"mean, and 95% of the time less than {words.nats(most)}{sure}."
+    if seen.pictures:
+        some = seen.tree.members(worst[0])[:SHOWN]
+        drawn = "".join(f'<img src="{seen.pictures[at]}" alt="{escape(seen.said[at])}">' for at in some)
+        return f'{lost}</p><p class="some">{drawn}</p>'
+    return f"{lost} In their midst: <q>{_quote(seen, worst[0], 160)}</q></p>"
 
 
 def _quote(seen: Examples, node: int, most: int) -> str:

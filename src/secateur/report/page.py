@@ -16,7 +16,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from secateur import again, words
-from secateur.report import examples, pictures, tables
+from secateur.report import examples, pictures, tables, training
 from secateur.report.frontier import Point, curve, data, lead, ours
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def draw(run: Run) -> str:
     parts = [f"<header><h1>{escape(title)}</h1>", _lead(run), "</header>", _tiles(run), _agreement(run), _facts(run)]
     parts += [examples.section(run.examples)]
     parts += [tables.went(run), _budget(run, points, mine, plans), _depth(run, plans), tables.units(run), "</section>"]
-    parts += [_left_alone(run)]
+    parts += [_left_alone(run), training.section(run.trained, name)]
     parts += [_again(run), _papers(run), _footer(run)]
     return whole(title, parts, known)
 

@@ -64,6 +64,17 @@ def test_the_laws_of_a_map(n):
         assert child < n or made.distance[child - n] <= made.distance[parent - n] + 1e-9, "wider towards the root"
 
 
+def test_the_worst_is_held_against_chance():
+    draw = np.random.default_rng(3)
+    kinds = np.repeat(np.arange(4), 15)
+    made = tree(draw.normal(size=(60, 6)) * 0.1 + np.eye(6)[kinds] * 3)
+    for values, real in ((kinds == 2, True), (draw.random(60), False)):
+        worst = made.means(values)[made.worst(values, 4)[0]]
+        mean, most = made.by_chance(values, 4)
+        assert np.mean(values) < mean < most and (worst > most) == real
+    assert made.by_chance(np.ones(60), 4) == (1.0, 1.0)
+
+
 def test_like_lies_beside_like_and_the_same_is_the_same():
     draw = np.random.default_rng(0)
     kinds = np.repeat(np.arange(4), 10)

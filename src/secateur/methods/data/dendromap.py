@@ -14,7 +14,7 @@ the map shows where a cut hurt; every cut leaves one in its report, of the examp
 
 Where we differ: each number of a vector is scaled to mean 0 and spread 1 first, since in a language model's hidden
 states a few would decide alone. Areas are exactly proportional, not rounded to whole cells of pictures. The example
-that stands for a cluster is the one nearest its mean.
+that stands for a cluster is the one nearest its mean. The worst cluster is held against the worst of random groups.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from functools import cached_property
 
 import numpy as np
 
+#: random partitions that a worst cluster is held against
+DRAWS = 200
 #: x, y, width, height
 Area = tuple[float, float, float, float]
 
@@ -107,6 +109,19 @@ class Tree:
         """The clusters of a map of k that have at least so many examples, those with the largest mean first."""
         means = self.means(values)
         return sorted((c for c in self.visible(k) if self.counts[c] >= least), key=lambda c: (-means[c], c))
+
+    def by_chance(self, values: Sequence[float], k: int, least: int = 1) -> tuple[float, float]:
+        """What the worst of as many random groups of the same sizes comes to: on the mean, and 95% of the time at most.
+
+        The largest of several means is large by itself: a worst cluster below the second says nothing.
+        """
+        draw, x = np.random.default_rng(0), np.asarray(values, dtype=np.float64)
+        groups = [self.members(node) for node in self.visible(k) if self.counts[node] >= least]
+        found = []
+        for _ in range(DRAWS):
+            mixed = x[draw.permutation(len(x))]
+            found.append(max(float(mixed[group].mean()) for group in groups))
+        return float(np.mean(found)), float(np.quantile(found, 0.95))
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
