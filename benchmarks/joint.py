@@ -57,7 +57,7 @@ ASKED: Mapping[tuple[str, str], Mapping[str, Mapping[str, Sequence[str]]]] = {
     ("lm-small", "compressed-tensors"): {
         "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
         "flops": {"75% flops": ("joint", "channels")},
-        "bytes": dict.fromkeys(("3 MB", "2.6 MB"), ("joint", "bits", "by prediction")),
+        "bytes": dict.fromkeys(("3 MB", "2.6 MB"), ("bits", "joint", "by prediction")),
     },
     ("stories260k", "compressed-tensors"): {
         "both": {"70% flops, 170 KB": ("joint", "shapes, then bits")},
