@@ -86,8 +86,8 @@ def in_turn(menu: Menu, budget: str) -> Plan:
 
 
 def by_prediction(menu: Menu, budget: str) -> Plan:
-    """The plan of least expected damage, however small its lead: what the error of shapes is worth is not asked."""
-    return plan(replace(menu, error=np.zeros_like(menu.error)), [budget])[0]
+    """The plan of least expected damage, however small its lead."""
+    return plan(replace(menu, error=np.zeros_like(menu.error), about={**menu.about, "common_error": 0.0}), [budget])[0]
 
 
 def quarter(menu: Menu) -> Plan:
