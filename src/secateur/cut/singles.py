@@ -74,11 +74,13 @@ def shapes_for(case: Case, unit: Unit) -> list[Channels | Heads | Experts | None
 
 
 def undominated(cost: np.ndarray, damage: np.ndarray) -> list[int]:
-    """Choices than which no cheaper one damages less; cheap is bytes and payload together, which differ by headers."""
-    size = cost[:, :2].sum(1)
-    order = np.lexsort((damage, size))
-    least = np.r_[np.inf, np.minimum.accumulate(damage[order])[:-1]]
-    return sorted(order[damage[order] < least].tolist())
+    """Choices than which no cheaper one damages less, cheap in bytes or in payload: these differ by headers."""
+    found: set[int] = set()
+    for size in cost[:, :2].T:
+        order = np.lexsort((damage, size))
+        least = np.r_[np.inf, np.minimum.accumulate(damage[order])[:-1]]
+        found.update(order[damage[order] < least].tolist())
+    return sorted(found)
 
 
 def plain(case: Case, units: Sequence[Unit], singles: Singles, e: int, over: str) -> Offer:
