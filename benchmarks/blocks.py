@@ -1,6 +1,6 @@
 """How fast block grids are fitted: our search against the C encoder of llama.cpp, and error feedback apart.
 
-    PYTHONPATH=src python benchmarks/blocks.py [q2_k ...] [--date 2026-11-25]
+    PYTHONPATH=src python -m benchmarks.blocks [q2_k ...] [--date 2026-11-25]
 
 One matrix of 512 x 2048 Gaussian weights with uneven second moments, one thread for both, the best of two runs, in
 nanoseconds of processor time per weight (a busy machine matters little to it): `c` the encoder with an importance
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from secateur.maths.grids import blocks
+from secateur.maths.rounding import nearest
 from secateur.maths.settle import Metric
 
 HERE = Path(__file__).parent
@@ -103,7 +104,7 @@ def main() -> None:
             grid = blocks.grid(kind)
             c, raw = nanoseconds(lambda kind=kind: encoder(kind, w, weight, THREADS), w.numel())
             search, fit = nanoseconds(lambda grid=grid: grid.fit(w, weight), w.numel())
-            code, coded = nanoseconds(lambda fit=fit: fit.code(fit.snap(w, fit.scale, fit.zero)), w.numel())
+            code, coded = nanoseconds(lambda fit=fit: fit.code(nearest(w, fit, weight)), w.numel())
             small = grid.fit(some, weight[:768])
             feedback, _ = nanoseconds(lambda small=small: metric.sweep(some, small), some.numel(), 1)
             lost = [float(((x - w).square() @ weight).sum()) for x in (coded.values, blocks.decode(kind, raw))]

@@ -104,7 +104,8 @@ Pin = Annotated[
 Edits = Annotated[
     str,
     typer.Option(
-        help="What may be on the menu: bits, sparse, rank, armor, channels, heads, drop, several with commas, or all.",
+        help="What may be on the menu: bits, sparse, rank, armor, channels, heads, drop, experts, several with commas, "
+        "or all.",
         rich_help_panel="What",
     ),
 ]

@@ -14,14 +14,24 @@ from . import Coded
 #: the magnitudes of E2M1, by code
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 FP4_MAX, FP8_MAX = 6.0, 448.0
+#: scales that are tried, as shares of the one that the largest number of a group asks for
+SHARES = {"fp8": (1.0,), "mxfp4": (2.0, 1.0, 0.5), "nvfp4": (1.0, 1.5, 0.9, 0.8, 0.7)}
+#: weights that are searched at a time: few enough for the caches
+CHUNK = 1 << 17
 
 
 def snap_fp4(x: Tensor) -> Tensor:
-    """The nearest E2M1 number, ties to even codes, beyond 6 to 6."""
-    size = x.abs()
-    # the step is 0.5 below 2, 1 below 4 and 2 above; ties go to even multiples, which are the even codes
-    step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
-    return ((size / step).round() * step).clamp_(max=FP4_MAX).copysign(x)
+    """The nearest E2M1 number, float32, ties to even codes, beyond 6 to 6."""
+    return _sized(x.abs()).copysign_(x)
+
+
+def _sized(size: Tensor) -> Tensor:
+    """Of magnitudes, in place. Steps are half the power of two below a number, and 0.5 below 1; added to a number
+    whose last place is such a step, and taken away again, what is smaller than a step is rounded off."""
+    size.clamp_(max=FP4_MAX)
+    power = size.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
+    places = power.clamp_(min=1.0).mul_(2.0**22)
+    return size.add_(places).sub_(places)
 
 
 def snap_fp8(x: Tensor) -> Tensor:
@@ -31,8 +41,9 @@ def snap_fp8(x: Tensor) -> Tensor:
 
 def code_fp4(x: Tensor) -> Tensor:
     """E2M1 codes 0..15 of numbers that are E2M1 already; 8 is the sign."""
-    levels = torch.tensor(FP4, device=x.device)
-    return (torch.bucketize(x.abs(), levels - 0.01) - 1 + 8 * (x < 0)).to(torch.uint8)
+    # exponent and first place of a float32 count on from 1.0 = 254; 0.5 is 252, and whatever is below is 0
+    code = x.abs().view(torch.int32).bitwise_right_shift_(22).clamp_(min=251).sub_(251)
+    return code.sub_((code > 2).int()).add_(8 * (x < 0)).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -109,29 +120,34 @@ class Float:
     def fit(self, w: Tensor, weight: Tensor | None = None) -> FittedFloat:
         """Scales by search: the range on the largest number, and shrunk steps below it (FP4 gains, FP8 hardly)."""
         rows, cols = w.shape
-        group = self.group or cols
-        x = w.float().reshape(rows, cols // group, group)
-        m = torch.ones_like(x) if weight is None else weight.float().expand(rows, cols).reshape(x.shape)
+        m = torch.ones(1, cols, device=w.device) if weight is None else weight.float().reshape(-1, cols)
         globally = 1.0
         if self.kind == "nvfp4":  # the divisor form: the largest scale of all becomes 448
             globally = FP8_MAX * FP4_MAX / max(float(w.abs().max()), 1e-12)
-        most = FP8_MAX if self.kind == "fp8" else FP4_MAX
-        best = torch.full(x.shape[:2], torch.inf, device=w.device)
-        scale = torch.ones_like(best)
-        probe = FittedFloat(scale, self.kind, group, globally, self.dtype)
-        shares = (
-            (1.0,) if self.kind == "fp8" else (2.0, 1.0, 0.5) if self.kind == "mxfp4" else (1.0, 1.5, 0.9, 0.8, 0.7)
-        )
-        for share in shares:
-            s = stored_scale(share * x.abs().amax(-1).clamp_min(1e-12) / most, self.kind, globally, self.dtype)
-            spread = s[..., None]
-            error = (probe.snap(x, spread, None) - x).square_().mul_(m).sum(-1)
-            better = error < best
-            best, scale = torch.where(better, error, best), torch.where(better, s, scale)
-        return replace(probe, scale=scale.repeat_interleave(group, 1))
+        probe = FittedFloat(w, self.kind, self.group or cols, globally, self.dtype)
+        step = max(1, CHUNK // cols)
+        some = ((w[at : at + step].float(), m if len(m) == 1 else m[at : at + step]) for at in range(0, rows, step))
+        scale = torch.cat([_searched(probe, x, heed) for x, heed in some])
+        return replace(probe, scale=scale.repeat_interleave(probe.group, 1))
 
     def payload_bits(self, rows: int, cols: int) -> float:
         if self.kind == "fp8":
             return rows * cols * 8 + rows * torch.finfo(self.dtype).bits
         scales = rows * (cols // self.group)
         return 8 * packed_bytes(rows * cols, 16) + scales * 8 + (32 if self.kind == "nvfp4" else 0)
+
+
+def _searched(probe: FittedFloat, w: Tensor, m: Tensor) -> Tensor:
+    """The scales [rows, groups] of those that are tried which leave least of some rows, weights `m` for all or each."""
+    x, m = (t.unflatten(1, (-1, probe.group)) for t in (w.abs(), m))
+    top = x.amax(-1).clamp_min_(1e-12).div_(FP8_MAX if probe.kind == "fp8" else FP4_MAX)
+    best = torch.full_like(top, torch.inf)
+    scale = torch.ones_like(top)
+    for share in SHARES[probe.kind]:
+        s = stored_scale(share * top, probe.kind, probe.globally, probe.dtype)
+        spread = s[..., None]
+        near = probe.snap(x, spread, None) if probe.kind == "fp8" else _sized(x / spread).mul_(spread)
+        error = near.sub_(x).square_().mul_(m).sum(-1)
+        better = error < best
+        best, scale = torch.where(better, error, best), torch.where(better, s, scale)
+    return scale

@@ -34,8 +34,9 @@ SHARES = {
     6: (0.94, 0.97, 1.0, 1.03),
     8: (1.0,),
 }
-#: and the mean size of the weights, for ternary levels: the range of 256 weights says little about them
-TERNARY = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
+#: and the mean size of the weights, for ternary levels: the range of 256 weights says little about them (six shares
+#: instead of these two leave 0.08% less, in twice the time)
+TERNARY = (1.3, 1.8)
 
 
 def search(shape: Shape, w: Tensor, weight: Tensor | None) -> tuple[Stored, Tensor]:
@@ -58,7 +59,8 @@ def search(shape: Shape, w: Tensor, weight: Tensor | None) -> tuple[Stored, Tens
 
 @dataclass(frozen=True)
 class Group:
-    """Weights `x` [group, rows, groups], how much each matters, and sums that no trial changes."""
+    """Weights `x` [group, rows, groups], how much each matters, and sums that no trial changes. Ternary levels do the
+    same on both sides of zero: there `x` are magnitudes."""
 
     shape: Shape
     x: Tensor
@@ -70,11 +72,15 @@ class Group:
     @classmethod
     def of(cls, shape: Shape, w: Tensor, m: Tensor) -> Group:
         x, m = (t.float().unflatten(1, (-1, shape.group)).permute(2, 0, 1).contiguous() for t in (w, m))
+        x = x.abs() if shape.ternary else x
         mx = m * x
         return cls(shape, x, m, mx, m.sum(0), mx.sum(0))
 
     def sums(self, scale: Tensor, zero: Tensor | None) -> Sums:
         """With the levels that a scale and an offset give."""
+        if self.shape.ternary:
+            q = (self.x > scale / 2).float()
+            return Sums((self.mx * q).sum(0), None, q.mul_(self.m).sum(0))
         if zero is None:
             q = self.shape.level_(self.x / scale)
             return Sums((self.mx * q).sum(0), None, q.square_().mul_(self.m).sum(0))
@@ -128,6 +134,10 @@ def _best(group: Group) -> Found:
 def _trials(group: Group):
     """Scales and offsets that give levels worth a look."""
     shape = group.shape
+    if shape.ternary:
+        mean = (group.sx / group.total).clamp_min(1e-20)
+        yield from ((share * mean, None) for share in TERNARY)
+        return
     heard = group.m > 1e-4 * group.total / shape.group  # what hardly counts shall not decide the range
     x = torch.where(heard, group.x, group.sx / group.total)
     top, bottom = x.amax(0), x.amin(0)
@@ -139,9 +149,6 @@ def _trials(group: Group):
             yield scale, scale * shape.high - top
             if shape.bits == 2:
                 yield scale, (scale * shape.high - top - bottom) / 2
-    elif shape.high == 1:
-        mean = (group.m * group.x.abs()).sum(0) / group.total
-        yield from ((share * mean.clamp_min(1e-20), None) for share in TERNARY)
     else:
         for sign, up, down in ((1.0, top, -bottom), (-1.0, -bottom, top)):
             if sign > 0 or shape.low != -shape.high:

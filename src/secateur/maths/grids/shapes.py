@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .blocks import block_weights
-from .floats import code_fp4, snap_fp4
+from .floats import FP4, code_fp4, snap_fp4
 
 #: the levels of IQ4, by code: closer together around zero, as weights are
 NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -57,6 +57,10 @@ class Shape:
         """Whether levels are whole numbers at even distances."""
         return not self.kind.startswith(("iq4", "mxfp4"))
 
+    @property
+    def ternary(self) -> bool:
+        return self.kind.startswith("tq")
+
     def level_(self, x: Tensor) -> Tensor:
         """The nearest level of each number, in place where that is possible."""
         if self.even:
@@ -74,7 +78,7 @@ class Shape:
         if self.even:
             return codes.float() + self.first
         if self.kind == "mxfp4":
-            sizes = torch.tensor((0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), device=codes.device)
+            sizes = torch.tensor(FP4, device=codes.device)
             return torch.cat((sizes, -sizes))[codes.long()]
         return _table(codes.device)[0][codes.long()]
 
