@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=src python -m benchmarks.latency [--only torch-export]
 
-Budgets are shares of what the uncut network takes by the same clock. `off` is measured over promised, less one; the
-clock times every shape alone, so it cannot know what caches do between them. Writes benchmarks/latency.csv.
+Budgets are shares of what the uncut network takes by the same clock. `off_promise` is measured over promised, less one,
+and `off` measured over the same sum by a clock of that moment (`again`): a shared machine is not the same for minutes.
+The clock times every shape alone, so it cannot know what caches do between them. Writes benchmarks/latency.csv.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def one(model: Path, data: Path, format: str, edits: str, more: str, samples: in
             except BudgetError as why:
                 print(f"{budget}: {why.message}")
                 continue
-            promised, found = told["latency"]["promised"], told["latency"]["measured"]
+            promised, again, found = (told["latency"][name] for name in ("promised", "again", "measured"))
             row = {"model": model.name, "format": format, "share": share, "uncut_ms": f"{1e3 * uncut:.3f}"}
-            row |= {"budget": budget, "promised_ms": f"{1e3 * promised:.3f}", "measured_ms": f"{1e3 * found:.3f}"}
-            row |= {"off": f"{found / promised - 1:+.3f}", "kl": f"{told['kl']:.4g}"}
+            row |= {"budget": budget, "promised_ms": f"{1e3 * promised:.3f}", "again_ms": f"{1e3 * again:.3f}"}
+            row |= {"measured_ms": f"{1e3 * found:.3f}", "off": f"{found / again - 1:+.3f}"}
+            row |= {"off_promise": f"{found / promised - 1:+.3f}", "kl": f"{told['kl']:.4g}"}
             row |= {"threads": torch.get_num_threads()}
             print(row, flush=True)
             out = harness.ROOT / "benchmarks" / "latency.csv"

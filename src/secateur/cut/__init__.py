@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.cut.applying import apply, carry_out, check_place, record, sides_of
 from secateur.cut.case import Tell, silent
 from secateur.cut.choosing import best_shape, best_width, sure
-from secateur.cut.latency import measured, timed
+from secateur.cut.latency import timed
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
 from secateur.cut.surveying import corrected, survey, take_up
@@ -100,8 +100,6 @@ def cut(
     (chosen,) = plan(menu, [budget], allocate)
     save_plan(chosen, out / "plan.yaml")
     result = carry_out(case, chosen, out, out / "menu", round, seed, resume, tell)
-    if case.clock:
-        result |= {"latency": {"promised": chosen.spent["seconds"], "measured": measured(case, out)}}
     return record(out, result | {"resumed": taken_up or result["resumed"]}, begun)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from secateur.cut.case import Case, Tell, silent
 from secateur.cut.examples import remember
 from secateur.cut.finish import finish, summary
+from secateur.cut.latency import held_against
 from secateur.cut.one_shape import misshapen
 from secateur.cut.opening import open_case
 from secateur.cut.price import spent
@@ -98,6 +99,9 @@ def carry_out(
     shutil.rmtree(work)
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
+    if "seconds" in plan.spent and case.device.type == "cpu":
+        result |= {"latency": held_against(case, edits, plan.spent["seconds"], out)}
+        spends |= {"seconds": plan.spent["seconds"]}
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 
 

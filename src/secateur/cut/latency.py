@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,17 @@ class Latency:
         if self.how == "onnx":
             return _whole_in_runtime(network, window)
         return lambda: network(input_ids=window, use_cache=False)
+
+
+def held_against(case: Any, edits: Mapping[str, Edit], promised: float, folder: Path) -> dict[str, float]:
+    """Seconds `promised` of a plan, `again` by a clock of now, and `measured` of the finished file.
+
+    Between plan and file lie minutes in which a shared machine may have become another one: a clock of now says how
+    much of what is missed is the machine's, and how much the sum's.
+    """
+    clock = Latency(case)
+    again = clock.rest + math.fsum(clock.seconds(unit, edits[unit.name]) for unit in case.units)
+    return {"promised": promised, "again": again, "measured": measured(case, folder)}
 
 
 def measured(case: Any, folder: Path) -> float:

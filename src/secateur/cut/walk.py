@@ -208,24 +208,33 @@ class Walk:
             return self._cut(units)
 
     def _cut(self, units: Sequence[Unit]) -> dict[Matrix, Tensor]:
-        """Cut loaded units in place and write their part of the file; what the runtime will see of their matrices."""
+        """Cut loaded units in place and write their part of the file, as many at a time as fill a sweep; what the
+        runtime will see of their matrices outside the blocks."""
         out: dict[Matrix, Tensor] = {}
-        coded, dtype = self._rounded(units), self.case.dtype_of
         self._make_room(units)
-        for unit in units:
-            left, edit = self.case.left(unit, self.edits[unit.name])
-            if not left.matrices:
-                self._drop(unit)
-                Parts(self.work / "parts").save(str(self.case.units.index(unit)), {})
-                continue
-            mine = {m.key: coded[m.key] for m in left.matrices}
-            tensors = self.case.format.encode(left, edit, mine, dtype(unit, edit)) | self._vectors(unit)
-            Parts(self.work / "parts").save(str(self.case.units.index(unit)), tensors)
-            for m in (m for m in unit.matrices if m.key in mine):
-                seen = self.case.format.seen(left, edit, mine[m.key].values, dtype(unit, edit))
-                put(self.case.stream.network, m, self._spread(unit, m, seen))
-                if unit.block is None:
-                    out[m] = seen
+        for some in together(units, lambda unit: unit.size, at_once(self.case.device)):
+            coded = {key: one.cpu() for key, one in self._settled(some)}
+            for unit in some:
+                out |= self._written(unit, coded)
+        return out
+
+    def _written(self, unit: Unit, coded: Mapping[str, Coded]) -> dict[Matrix, Tensor]:
+        """One unit, as it was coded, into its part and into the network."""
+        case = self.case
+        left, edit = case.left(unit, self.edits[unit.name])
+        part, place = Parts(self.work / "parts"), str(case.units.index(unit))
+        if not left.matrices:
+            self._drop(unit)
+            part.save(place, {})
+            return {}
+        dtype, mine = case.dtype_of(unit, edit), {m.key: coded[m.key] for m in left.matrices}
+        part.save(place, case.format.encode(left, edit, mine, dtype) | self._vectors(unit))
+        out: dict[Matrix, Tensor] = {}
+        for m in (m for m in unit.matrices if m.key in mine):
+            seen = case.format.seen(left, edit, mine[m.key].values, dtype)
+            put(case.stream.network, m, self._spread(unit, m, seen))
+            if unit.block is None:
+                out[m] = seen
         return out
 
     def _make_room(self, units: Sequence[Unit]) -> None:
@@ -254,16 +263,8 @@ class Walk:
     def _grid(self, unit: Unit) -> Any:
         return narrowed(unit, self.edits[unit.name])[1].grid(self.case.dtype)  # type: ignore[attr-defined]
 
-    def _rounded(self, units: Sequence[Unit]) -> dict[str, Coded]:
-        """The matrices of loaded units on their grids, settled side by side (as many as fill a sweep: each needs its
-        factors); those without a grid as they are."""
-        return {
-            key: one.cpu()
-            for some in together(units, lambda unit: unit.size, at_once(self.case.device))
-            for key, one in self._settled(some)
-        }
-
     def _settled(self, units: Sequence[Unit]) -> Iterator[tuple[str, Coded]]:
+        """The matrices of loaded units on their grids, settled side by side; those without a grid as they are."""
         tasks: dict[str, Task] = {}
         for unit in units:
             if isinstance(self.edits[unit.name], Drop):

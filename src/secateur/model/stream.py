@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secateur.model.anatomy import Anatomy, anatomy, load_block, skeleton, unload
 from secateur.model.checkpoint import Checkpoint
-from secateur.model.load import collect
+from secateur.model.load import collect, pages_of_their_own
 from secateur.model.matrix import put, view
 from secateur.model.parked import States, parked
 from secateur.types import Matrix, ModelError, SecateurError, Unit
@@ -80,6 +80,7 @@ class Stream:
     one_loss = False
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 8):
+        pages_of_their_own()
         self.checkpoint, self.device, self.batch = checkpoint, torch.device(device), batch
         self.network = skeleton(checkpoint, device=self.device)
         self.anatomy: Anatomy = anatomy(checkpoint, self.network)
