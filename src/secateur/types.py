@@ -79,7 +79,8 @@ class Side:
     takes, section after section: `((2, 1, 1),)` for a tensor that holds q, k and v one below the other.
     `at` is its place among the part's layers, -1 for what mixes. `also` are stored tensors that go when all of it goes:
     norms before it, biases behind it. Of experts, `least` is how many a token is sent to, so that no fewer may be left,
-    and `router` the module that sends it, on the side of what makes.
+    and `router` the module that sends it, on the side of what makes. `cached` are a head's rows of keys and values
+    where one section holds them with its queries.
     """
 
     part: str
@@ -89,6 +90,7 @@ class Side:
     also: tuple[str, ...] = ()
     least: int = 1
     router: str = ""
+    cached: int = 0
 
     @property
     def mixes(self) -> bool:

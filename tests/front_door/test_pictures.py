@@ -337,7 +337,7 @@ def residual(tmp_path_factory):
         for block in (0, 1):
             layer(f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.bn1", 6, cols if block == 0 else rows, False)
             layer(f"layer{stage}.{block}.conv2", f"layer{stage}.{block}.bn2", rows, 6, True)
-    tensors |= {"linear.weight": torch.randn(10, 8, generator=draw), "linear.bias": torch.randn(10, generator=draw)}
+    tensors |= {"linear.weight": 4 * torch.randn(10, 8, generator=draw), "linear.bias": torch.randn(10, generator=draw)}
     save_file(tensors, place / "resnet14.safetensors")
     images = torch.randint(0, 256, (160, 32, 32, 3), generator=draw, dtype=torch.uint8)
     seen = open_vision(place / "resnet14.safetensors")

@@ -150,6 +150,43 @@ def test_families(tiny, text, quick, tmp_path, name, words):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "form"),
+    [
+        ("gpt2", "transformer.h.1.attn.*", "packed"),
+        ("gpt2", "transformer.h.1.attn.*", "torch-export"),
+        ("opt", "model.decoder.layers.1.self_attn.*", "packed"),
+        ("phi3", "model.layers.1.self_attn.*", "packed"),
+        ("phi3", "model.layers.1.self_attn.*", "torch-export"),
+        ("gpt_neox", "gpt_neox.layers.1.attention.*", "packed"),
+    ],
+)
+def test_heads_of_every_family(tiny, text, quick, tmp_path, name, row, form):
+    """However queries, keys and values lie: the file's network is the one in memory, and its cache is smaller."""
+    folder = str(tiny(name))
+    menu = survey(folder, str(text), format=form, edits="heads", out=tmp_path / "menu", **quick)
+    u = [unit.name for unit in menu.units].index(row)
+    kv = {str(edit): menu.cost["kv"][u, e] for e, edit in enumerate(menu.edits) if np.isfinite(menu.damage[u, e])}
+    assert kv["heads(keep=0.5)"] == kv["keep()"] / 2 > 0
+    chosen = {unit.name: parse("heads(keep=0.5)" if unit.name == row else "keep()") for unit in menu.units}
+    made = Plan(chosen, {}, math.nan, math.nan, math.nan, "", dict(menu.about))
+    result = apply(folder, made, data=str(text), out=tmp_path / "out", menu=tmp_path / "menu", **quick)
+    assert result["export"]["logit_error"] < 1e-5 and result["kl"] > 0
+    assert result["spent"]["kv"] == menu.fixed["kv"] + menu.cost["kv"][:, 0].sum() - kv["keep()"] / 2
+
+
+def test_heads_in_a_plain_file_are_for_configs_that_can_say_so(tiny, text, quick, tmp_path):
+    how = {"format": "safetensors", "edits": "heads", **quick}
+    for name in ("gpt2", "opt", "gpt_neox"):
+        with pytest.raises(ExportError, match=f"a config of `{name}` takes heads to be as wide"):
+            survey(str(tiny(name)), str(text), out=tmp_path / name, **how)
+    result = cut(str(tiny("phi3")), str(text), "90% flops", out=tmp_path / "phi3", **how)
+    config = json.loads((tmp_path / "phi3" / "config.json").read_text())
+    before = json.loads((tiny("phi3") / "config.json").read_text())
+    assert config["num_key_value_heads"] < before["num_key_value_heads"] and "secateur_shapes" not in config
+    assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-3
+
+
 @pytest.mark.parametrize(("name", "width"), [("llama", "intermediate_size"), ("gpt2", "n_inner"), ("opt", "ffn_dim")])
 def test_the_same_shape_in_every_block_is_a_plain_model(tiny, text, quick, tmp_path, name, width):
     """transformers itself loads it: fewer channels (and heads) in its configuration, nothing of ours beside."""

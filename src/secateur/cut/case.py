@@ -194,7 +194,7 @@ class Case:
             return 0
         # rows of q, k and v that a KV head takes, of those of the three that this unit has
         widths, n = [width for section in unit.side.per for width in section], count(unit)
-        kept = sum(widths[max(0, 1 - unit.side.at) :])
+        kept = unit.side.cached or sum(widths[max(0, 1 - unit.side.at) :])
         return 2 * kept * (edit.left(n) if isinstance(edit, Shaping) else n)
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from secateur import export
 from secateur.cut.case import Case, number_type, shapes_of
+from secateur.export._widths import untold
 from secateur.model.anatomy import anatomy
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.held import Held
@@ -67,9 +68,15 @@ def _shape(stream: Stream, format: str, kinds: tuple[str, ...]) -> tuple[str, ..
         able = [name for name in export.names() if shapes_of(export.find(name))]
         said = f"the format `{format}` holds a network in its own shape, not with fewer channels, heads or layers"
         raise ExportError(said, f"write {', '.join(able)}, or cap bytes alone")
+    why = untold(stream.checkpoint.config) if shapes == "same" else None
+    if why and "heads" in kinds:
+        kinds = tuple(one for one in kinds if one != "heads")
+        if not set(kinds) & set(edits_.SHAPES):
+            raise ExportError(why, "--format packed or torch-export, or leave `heads` out of --edits")
+        stream.anatomy = replace(stream.anatomy, skipped=(*stream.anatomy.skipped, ("fewer heads", why)))
     others = {kind for kind in edits_.SHAPES if kind != "drop"} & set(kinds)
     if others or shapes == "any":
-        stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds)
+        stream.anatomy = with_sides(stream.anatomy, stream.network, "experts" in kinds, not why)
     if shapes == "same" and "drop" in kinds:
         why = _no_blocks(stream, format)
         if why and not others:

@@ -32,6 +32,7 @@ from secateur.cut.notes import notes
 from secateur.cut.offers import offers
 from secateur.cut.one_shape import OneShape
 from secateur.cut.opening import open_case, usual_format
+from secateur.cut.plans import with_plans
 from secateur.cut.price import fixed, price, weights
 from secateur.cut.runtime import with_roundings
 from secateur.cut.shapes import measure
@@ -125,6 +126,7 @@ def take_up(
     if groups and case.trunks:
         kept = [one["unit"] for one in skipped if one["reason"].startswith("kept by --keep")]
         made = with_trunks(made, groups, layers_of(case, kept), correction, tell)
+    made = with_plans(made, groups, tell) if groups else made
     save_menu(made, folder)
     _tidy(work)
     return made, begun

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from secateur.model.families import family
+
 #: what transformers calls the width of an MLP, by the layer that mixes its channels
 _WIDTHS = {
     "down_proj": ("intermediate_size",),
@@ -12,6 +14,14 @@ _WIDTHS = {
     "fc2": ("ffn_dim", "intermediate_size"),
     "c_proj": ("n_inner",),
 }
+
+
+def untold(config: Mapping[str, Any]) -> str | None:
+    """Why the config of such a model cannot say that all blocks have fewer heads, or None."""
+    kind = str(config.get("model_type"))
+    told = all(part.heads_told for part in family(kind).parts if part.by == "heads")
+    said = f"a config of `{kind}` takes heads to be as wide as the network over their number, so that a plain file"
+    return None if told else f"{said} holds all of them"
 
 
 def widths(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -25,6 +35,12 @@ def widths(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> di
             head = config.get("head_dim") or config["hidden_size"] // heads
             name = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}[layer]
             out |= {"head_dim": head, name: first // head}
+        elif layer == "qkv_proj":  # queries, keys and values one below the other
+            heads = config["num_attention_heads"]
+            pairs = config.get("num_key_value_heads") or heads
+            head = config.get("head_dim") or config["hidden_size"] // heads
+            left = first // ((heads // pairs + 2) * head)
+            out |= {"head_dim": head, "num_attention_heads": left * heads // pairs, "num_key_value_heads": left}
         elif layer == "experts":
             out["num_local_experts" if "num_local_experts" in config else "num_experts"] = first
         elif layer in _WIDTHS:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.model.families import family, recount
+
 
 def resized(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """The same network, changed in place: every layer in the widths of its tensors in `shapes`, with empty weights.
@@ -98,6 +100,11 @@ def reshaped(network: nn.Module, told: Mapping[str, Any]) -> nn.Module:
             for path in part["makers"]:
                 _swap(network, path, nn.Identity())
             _swap(network, part["mixer"], Zeros(part["rows"]))
+    kind = str(network.config.model_type)  # type: ignore[union-attr]
+    mixers = {part.mixer.rpartition(".")[0] for part in family(kind).parts if part.by == "heads"}
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] in mixers and not isinstance(module, Nothing):
+            recount(kind, module)
     return network
 
 

@@ -19,12 +19,13 @@ from secateur.model.matrix import place
 from secateur.types import Matrix, Side, Unit
 
 
-def with_sides(found: Anatomy, network: nn.Module, experts: bool = False) -> Anatomy:
+def with_sides(found: Anatomy, network: nn.Module, experts: bool = False, heads: bool = True) -> Anatomy:
     """The anatomy with the `side` of every unit that has one, and with the vectors that go where its channels go; with
-    `experts`, their router is such a one."""
+    `experts`, their router is such a one. Without `heads` an attention goes whole or not at all."""
     config: Any = network.config.get_text_config()  # type: ignore[operator,union-attr]
     sided: dict[str, Unit] = {}
     for part in family(str(network.config.model_type)).parts:  # type: ignore[union-attr]
+        part = part if heads or part.by != "heads" else replace(part, by="")
         for at, block in enumerate(found.blocks):
             units = [unit for unit in found.units if unit.block == at]
             if part.by == "experts":
@@ -81,7 +82,7 @@ def _of_experts(found: Anatomy, config: Any, block: str, part: Part, makers: Uni
 def _sides(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mixer: Unit) -> tuple[Unit, Unit]:
     """Both units of a part. Its norms and what else is stored under its name go with the makers when all goes."""
     name = f"{block}.{part.mixer.rpartition('.')[0]}" if "." in part.mixer else f"{block}.{part.mixer}"
-    by, made, mixed = part.by, *_per(config, part.by, makers, mixer)
+    by, made, mixed, cached = part.by, *_per(config, part, makers, mixer)
     by = by if made else ""
     biases = {_bias(found, m): m for m in makers.matrices if _bias(found, m)} if by else {}
     behind = tuple(filter(None, [_bias(found, mixer.matrices[0])]))
@@ -93,7 +94,7 @@ def _sides(found: Anatomy, config: Any, block: str, part: Part, makers: Unit, mi
     own = {m.tensor for unit in (makers, mixer) for m in unit.matrices} | {*biases, *behind}
     also = tuple(tensor for tensor in dict.fromkeys(stored) if tensor not in own)
     return (
-        replace(makers, vectors=tuple(biases), side=Side(name, by, 0, made, also)),
+        replace(makers, vectors=tuple(biases), side=Side(name, by, 0, made, also, cached=cached)),
         replace(mixer, side=Side(name, by, -1, mixed, behind)),
     )
 
@@ -105,12 +106,21 @@ def _bias(found: Anatomy, matrix: Matrix) -> str:
 
 
 def _per(
-    config: Any, by: str, makers: Unit, mixer: Unit
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Rows of what makes and columns of what mixes that one channel or KV head takes; empty where they do not fit."""
-    n = mixer.matrices[0].cols if by == "channels" else getattr(config, "num_key_value_heads", None) or 0
-    if not n or by == "" or any(m.rows % n for m in makers.matrices) or mixer.matrices[0].cols % n:
-        return (), ()
-    # a tensor with twice as many rows as channels holds gate and up, one below the other
-    made = tuple((1,) * (m.rows // n) if by == "channels" else (m.rows // n,) for m in makers.matrices)
-    return made, ((mixer.matrices[0].cols // n,),)
+    config: Any, part: Part, makers: Unit, mixer: Unit
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], int]:
+    """Rows of what makes and columns of what mixes that one channel or KV head takes, empty where they do not fit; and
+    how many of these rows are keys and values that lie with the queries, head by head."""
+    n, cols = mixer.matrices[0].cols, mixer.matrices[0].cols
+    if part.by != "channels":
+        n = getattr(config, "num_attention_heads", 0)
+        n = getattr(config, "num_key_value_heads", None) or n if part.heads_told else n  # no others share their keys
+    if not n or part.by == "" or any(m.rows % n for m in makers.matrices) or cols % n:
+        return (), (), 0
+    mixed = ((cols // n,),)
+    if part.by == "channels":  # a tensor with twice as many rows as channels holds gate and up, one below the other
+        return tuple((1,) * (m.rows // n) for m in makers.matrices), mixed, 0
+    (first, *_) = (m.rows // n for m in makers.matrices)
+    if part.fused == "below":
+        key = (first - cols // n) // 2
+        return ((cols // n, key, key),), mixed, 0
+    return tuple((m.rows // n,) for m in makers.matrices), mixed, first - cols // n if part.fused else 0

@@ -24,8 +24,8 @@ from secateur.measure.compare import Comparison
 @dataclass(frozen=True)
 class Correction:
     """`sums` predicted and `measured` (KL, nats per token) of the probes, both growing; `rise` is loss per KL and
-    `rise_error` its standard error; `error` is the relative error of a corrected sum; `drift` how far the loss wanders,
-    in nats per root of a nat."""
+    `rise_error` its standard error; `error` is the relative error of a corrected sum, that of the probes in it; `drift`
+    how far the loss wanders, in nats per root of a nat."""
 
     sums: tuple[float, ...] = ()
     measured: tuple[float, ...] = ()
@@ -46,8 +46,9 @@ class Correction:
             return cls()
         rise, error = _rise(list(found.values()))
         sums, measured = zip(*points, strict=True)
-        drift = _drift(list(found.values()), rise)
-        return cls(sums, measured, rise, error, math.hypot(0.1, error / rise), drift)
+        told = [one.kl_error / one.kl for one in found.values() if one.kl > 0 and math.isfinite(one.kl_error)]
+        doubt = math.hypot(0.1, error / rise, math.fsum(told) / max(len(told), 1))
+        return cls(sums, measured, rise, error, doubt, _drift(list(found.values()), rise))
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Correction:

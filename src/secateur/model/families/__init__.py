@@ -1,7 +1,7 @@
 """One small table per architecture: what its runtime fuses (and must be cut alike), and what is never cut.
 
-A table is a file here with a `FAMILY`; nothing else names it. The names are module paths relative to a block. What no
-table knows goes by `GENERIC`.
+A table is a file here with a `FAMILY`, and `recount` where an attention counts its heads; nothing else names it. The
+names are module paths relative to a block. What no table knows goes by `GENERIC`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,19 @@ class Group:
 @dataclass(frozen=True)
 class Part:
     """A part of a block that adds to the residual stream: what it can lose (see `Side`), the layers that make its
-    channels, the one that mixes them, and the norms that are its own. Experts stand in one module, which is both."""
+    channels, the one that mixes them, and the norms that are its own. Experts stand in one module, which is both.
+
+    `fused`: how one matrix holds queries, keys and values, all of each "below" the other or a head's three "together".
+    `heads_told`: whether a config can say that all blocks have fewer heads of the same width.
+    """
 
     by: str
     makers: tuple[str, ...]
     mixer: str
     norms: tuple[str, ...] = ()
     router: str = ""
+    fused: str = ""
+    heads_told: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,18 @@ GENERIC = Family(
 
 def family(model_type: str) -> Family:
     """The table of an architecture, or `GENERIC`."""
-    for found in iter_modules(__path__):
-        table = import_module(f"{__name__}.{found.name}").FAMILY
-        if model_type in table.types:
-            return table
-    return GENERIC
+    found = _module(model_type)
+    return found.FAMILY if found else GENERIC
+
+
+def recount(model_type: str, attention: Any) -> None:
+    """Let an attention whose matrices have fewer heads count as many as they have; those of most architectures look at
+    their matrices and count nothing. A family's file says how, in a function of the same name."""
+    count = getattr(_module(model_type), "recount", None)
+    if count is not None:
+        count(attention)
+
+
+def _module(model_type: str) -> ModuleType | None:
+    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    return next((one for one in modules if model_type in one.FAMILY.types), None)

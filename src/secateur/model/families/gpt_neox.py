@@ -5,7 +5,14 @@ from secateur.model.families import Family, Part
 FAMILY = Family(
     types=("gpt_neox",),
     parts=(
-        Part("", ("attention.query_key_value",), "attention.dense", ("input_layernorm",)),
+        Part(
+            "heads",
+            ("attention.query_key_value",),
+            "attention.dense",
+            ("input_layernorm",),
+            fused="together",
+            heads_told=False,
+        ),
         Part("channels", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", ("post_attention_layernorm",)),
     ),
 )
