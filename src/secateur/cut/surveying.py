@@ -117,7 +117,8 @@ def take_up(
     rows = with_roundings(case, menu, _rows(case, menu, can, rule, work, how["seed"], tell))
     groups = _groups(case, work) if case.groups else None
     correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, rows, work, tell)
-    told = about(case, **how, job=job, skipped=skipped, kinds=",".join(case.kinds))
+    left = [{"unit": name, "reason": why} for name, why in case.skipped]
+    told = about(case, **how, job=job, skipped=skipped, left=left, kinds=",".join(case.kinds))
     if whole.shaped:
         made = _shaped(whole, Singles.of(case, menu, can, rows, skipped), correction, told, work, tell)
     else:

@@ -295,6 +295,22 @@ def _floats(network: nn.Module, example: Tensor) -> Any:
     return model
 
 
+def _taken_back(model: Any, name: str, values: np.ndarray) -> tuple[int, ...]:
+    """Call a tensor by its own name again that tracing has turned into a constant of another shape (a group
+    normalisation's), and give that shape; ExportError where the graph has no such constant."""
+    arrays: Any = import_module("onnx.numpy_helper")
+    for at, one in enumerate(model.graph.initializer):
+        if one.data_location == 0 and arrays.to_array(one).tobytes() == values.tobytes():
+            for node in model.graph.node:
+                node.input[:] = [name if word == one.name else word for word in node.input]
+            shape = tuple(one.dims)
+            del model.graph.initializer[at]
+            return shape
+    raise ExportError(
+        f"`{name}` is not in the graph that ONNX made of this network", "write another format, --format packed"
+    )
+
+
 def _save(model: Any, held: Mapping[str, Tensor], folder: Path) -> list[Path]:
     """The graph, and beside it the tensors that were priced."""
     helper: Any = import_module("onnx.helper")
@@ -304,11 +320,13 @@ def _save(model: Any, held: Mapping[str, Tensor], folder: Path) -> list[Path]:
     at = 0
     with atomic(folder / DATA) as file:
         for name, tensor in sorted(held.items()):
-            if name not in read:
-                raise ExportError(f"`{name}` was priced and is not in the graph", "please report this")
             values = np.ascontiguousarray(tensor.numpy())
+            twin = any(
+                other != name and torch.equal(tensor, one) for other, one in held.items()
+            )  # made one, by tracing
+            shape = values.shape if name in read or twin else _taken_back(model, name, values)
             entry = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
-            entry.dims.extend(values.shape)
+            entry.dims.extend(shape)
             entry.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", DATA), ("offset", at), ("length", values.nbytes)):
                 entry.external_data.add(key=key, value=str(value))

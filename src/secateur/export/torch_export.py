@@ -143,9 +143,11 @@ def program_of(network: nn.Module, example: Tensor, free: Sequence[int], called:
             return torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,), strict=False)
     except Exception as error:  # whatever it is that this architecture does and a graph cannot
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fixed = "Constraints violated" in said  # how it says that something holds for the example's size alone
+        hint = "its forward fixes the number of examples: `len(x)` does, `x.shape[0]` does not" if fixed else ""
         raise ExportError(
             f"torch.export cannot trace {type(getattr(network, 'network', network)).__name__} of {called}: {said}",
-            "use another format: `packed` holds every architecture",
+            hint or "use another format: `packed` holds every architecture",
         ) from error
 
 

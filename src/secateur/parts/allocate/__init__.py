@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -110,8 +111,10 @@ class Question:
         needs = say(self.menu, self.resources[k], total)
         message = f"asked for {written(self.budget)}, but the cheapest plan on this menu needs {needs}"
         if fixed > 0.5 * total:
+            reasons = Counter(one["reason"] for one in self.menu.about.get("left", ()))
+            why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
             return BudgetError(
-                message, f"what no edit touches takes {fixed / total:.0%} of that: cut more of the model"
+                message, f"what no edit touches takes {fixed / total:.0%} of that{why}: cut more of the model"
             )
         if why := self._stuck(least, total):
             return BudgetError(message, f"{why}, or ask for at least {needs}")
