@@ -148,7 +148,7 @@ def carried(words: Any, chosen: Plan, menu: Path) -> dict[str, Any]:
     """What a plan comes to."""
     model = str(SHARED / "models" / words.model)
     told = apply(model, chosen, data=words.data, out=words.work / "out", menu=menu, resume=False)
-    shapes = {text(edit).partition(", then")[0].rstrip(")") for edit in chosen.edits.values()}
+    shapes = {text(edit).partition(", then")[0].rstrip(")") + ")" for edit in chosen.edits.values()}
     return {
         "bytes": told["spent"]["bytes"],
         "flops": told["spent"]["flops"],
