@@ -252,3 +252,30 @@ def test_a_hundred_blocks_open_at_once(page, tmp_path):
     # on a machine of its own it is a third of a second; other work on the machine counts here as well
     assert page.busy() - before < 5
     assert page.said == []
+
+
+def test_a_slider_of_flops_goes_through_networks_of_all_widths(page, tmp_path):
+    """Plans at narrower trunks have prices of their own; wherever the slider stands, the table adds up to the plan."""
+    menu = runpy.run_path(str(Path(__file__).with_name("test_report.py")))["flops_menu"]()
+    save_menu(menu, tmp_path / "menu")
+    (made,) = plan(menu, ["60% flops"])
+    result = {"model": "made", "budget": {"asked": "60% flops", "flops": 7.5e6}, "spent": dict(made.spent)}
+    result |= {"loss_before": 2.0, "loss_after": 2.1, "damage_predicted": made.damage, "damage_error": made.error}
+    result |= {"edits": {unit: text(edit) for unit, edit in made.edits.items()}}
+    (tmp_path / "secateur.json").write_text(json.dumps(result))
+    page.look(1280, 900)
+    page.go(report(tmp_path))
+    plans = page.ask("DATA.plans.map(one => [one.spent.flops, one.spent.bytes, one.prices])")
+    assert len({prices for *_, prices in plans}) == 2
+    for at, (flops, size, _) in enumerate(plans):
+        page.ask(f"budget.value = {at}, budget.oninput()")
+        said, shown = page.ask(
+            "[said.textContent, [...document.querySelectorAll('#units [data-c=bytes]')]"
+            ".reduce((sum, cell) => sum + +cell.dataset.v, 0)]"
+        )
+        assert said.startswith(f"{float(f'{flops / 1e6:.3g}'):g} MFLOPs") and shown == pytest.approx(size)
+    page.ask(f"budget.value = {len(plans) // 2}, budget.oninput()")
+    wide = "[...document.querySelectorAll('#map .leaf')].map(one => one.style.width + one.style.height)"
+    before = page.ask(wide)
+    page.ask("document.getElementById('area-by').click()")
+    assert page.ask(wide) != before and page.said == []

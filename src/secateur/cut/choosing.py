@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from secateur.maths.prices import NothingFits, Problem, best_prices
-from secateur.parts.allocate import Question
+from secateur.parts.allocate import Question, quick_floor
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.drop import Drop
 from secateur.parts.edits.experts import Experts
@@ -52,12 +52,16 @@ def best_shape(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
 def best_width(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
     """The plan of least damage on the menu and on its narrower ones, its floor that of them all."""
     found: list[Plan] = []
-    for one in (menu, *menu.narrower):
+    fixed, menus = budget.fixed_by(menu), (menu, *menu.narrower)
+    for floor, at in sorted((quick_floor(one, fixed), at) for at, one in enumerate(menus)):
+        if found and floor >= min(plan.damage for plan in found):
+            break  # nothing on this menu, or on those behind it, is better
         try:
-            found.append(choose(one, budget.fixed_by(menu)))
+            found.append(choose(menus[at], fixed))
         except BudgetError:
-            if one is menu.narrower[-1] and not found:
-                raise
+            continue
+    if not found:
+        return choose(menus[-1], fixed)  # says why there is none
     best = min(found, key=lambda plan: plan.damage)
     return replace(best, bound=min(plan.bound for plan in found))
 

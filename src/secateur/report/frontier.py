@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from secateur.report import Run
 
-#: how many budgets are planned for; of a menu with more rows than `MANY` fewer, so that the page stays small
-BUDGETS, FEW, MANY = 40, 12, 4000
+#: how many budgets are planned for; fewer where several caps or widths make a plan take its time, and of a menu with
+#: more rows than `MANY`, so that the page stays small
+BUDGETS, FEWER, FEW, MANY = 40, 16, 12, 4000
+#: units times edits above which a plan under several caps takes a second
+LARGE = 5000
 #: units times edits up to which the page holds the whole menu; beyond, only the edits that some plan uses
 WHOLE = 60_000
 
@@ -63,7 +66,9 @@ def curve(menu: Menu, by: str = "bits_per_weight", caps: Mapping[str, float] | N
         ends += [spent(one, np.asarray(edits))[by] for edits in (least, most)]
     place = {edit: at for at, edit in reversed(list(enumerate(menu.edits)))}
     found: dict[float, Point] = {}
-    for size in np.geomspace(min(ends) * (1 + 1e-9), max(ends), BUDGETS if len(menu.units) <= MANY else FEW):
+    slow = bool(others or menu.narrower)
+    count = FEW if len(menu.units) > MANY or (slow and menu.damage.size > LARGE) else FEWER if slow else BUDGETS
+    for size in np.geomspace(min(ends) * (1 + 1e-9), max(ends), count):
         try:
             (one,) = plan(menu, [written(Budget({by: _up(by, float(size)), **others}))])
         except BudgetError:  # rounded to below the cheapest plan, or the other caps are too tight for it

@@ -153,6 +153,19 @@ class Question:
         return BudgetError(message, f"with the other caps as they are, it takes {needs}")
 
 
+def quick_floor(menu: Menu, budget: Budget) -> float:
+    """What no plan on the menu within the budget can go below, in some milliseconds: what one price on one of the caps
+    proves. `Question.floor` is higher, and takes longer."""
+    damage = np.where(np.isfinite(menu.damage), menu.damage, np.inf)
+    best = float(damage.min(1).sum())
+    for resource, cap in _caps(menu, budget).items():
+        cost = np.where(np.isfinite(menu.cost[resource]), menu.cost[resource], np.inf)
+        one = damage[np.isfinite(damage)].max(initial=0.0) / max(cost[np.isfinite(cost)].max(initial=0.0), 1e-300)
+        for price in one * np.geomspace(1e-4, 1e4, 65):
+            best = max(best, float((damage + price * cost).min(1).sum()) - price * cap)
+    return best
+
+
 def _caps(menu: Menu, budget: Budget) -> dict[str, float]:
     """The budget in the menu's own resources, for the units alone.
 
