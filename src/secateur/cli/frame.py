@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def job(as_json: bool, out: Path | None = None, resumes: bool = False) -> Iterat
     console = chatter()
     work = Job(lambda *_: None, console, out)
     try:
-        with progress(console, bars=console.is_terminal and not as_json) as work.tell:
+        with progress(console, bars=console.is_terminal and not as_json) as tell, heeded(tell) as work.tell:
             yield work
         for result, draw in work.results:
             _put(result, draw, as_json)
@@ -65,6 +67,30 @@ def job(as_json: bool, out: Path | None = None, resumes: bool = False) -> Iterat
     if work.then:
         console.print(f"next:  {work.then}", style="dim")
     console.print(f"again: {again()}", style="dim")
+
+
+@contextmanager
+def heeded(tell: Tell) -> Iterator[Tell]:
+    """Progress that stops after Ctrl-C even where a library, in the middle of its import, lets the exception fall."""
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def told(*step: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        tell(*step)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield tell  # somebody else listens, or nobody shall
+        return
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def again() -> str:

@@ -47,7 +47,8 @@ def lead(run: Run) -> str:
 
 def curve(menu: Menu, by: str = "bits_per_weight", caps: Mapping[str, float] | None = None) -> list[Point]:
     """The best plan at budgets of the resource `by` from the cheapest to the dearest that still costs something,
-    evenly in ratio; other `caps`, in absolute numbers for the whole file, hold at all of them."""
+    evenly in ratio, or evenly where nothing may be left (of a cache, say); other `caps`, in absolute numbers for the
+    whole file, hold at all of them."""
     import numpy as np
 
     from secateur.cut import plan
@@ -60,15 +61,17 @@ def curve(menu: Menu, by: str = "bits_per_weight", caps: Mapping[str, float] | N
     ends: list[float] = []
     for one in (menu, *menu.narrower):
         offered = np.isfinite(one.damage) & np.isfinite(one.cost[name])
-        least = np.where(offered, one.cost[name], np.inf).argmin(1)
+        lean = np.where(offered, one.cost[name], np.inf).argmin(1)
         worth = offered & (one.damage > 0)
-        most = np.where(worth.any(1), np.where(worth, one.cost[name], -np.inf).argmax(1), least)
-        ends += [spent(one, np.asarray(edits))[by] for edits in (least, most)]
+        dear = np.where(worth.any(1), np.where(worth, one.cost[name], -np.inf).argmax(1), lean)
+        ends += [spent(one, np.asarray(edits))[by] for edits in (lean, dear)]
     place = {edit: at for at, edit in reversed(list(enumerate(menu.edits)))}
     found: dict[float, Point] = {}
     slow = bool(others or menu.narrower)
     count = FEW if len(menu.units) > MANY or (slow and menu.damage.size > LARGE) else FEWER if slow else BUDGETS
-    for size in np.geomspace(min(ends) * (1 + 1e-9), max(ends), count):
+    least, most = min(ends), max(ends)
+    sizes = np.geomspace(least * (1 + 1e-9), most, count) if least > 0 else np.linspace(most / count, most, count)
+    for size in sizes if most > 0 else ():
         try:
             (one,) = plan(menu, [written(Budget({by: _up(by, float(size)), **others}))])
         except BudgetError:  # rounded to below the cheapest plan, or the other caps are too tight for it
