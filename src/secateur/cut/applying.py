@@ -79,6 +79,7 @@ def carry_out(
     check_place(case, out)
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
     edits = _edits(case, plan)
+    uncut = case
     case = at_widths(case, left_of(case.trunks, plan.edits)) if case.trunks else case
     told = {
         "edits": {name: text(edit) for name, edit in (plan.edits if case.trunks else edits).items()},
@@ -100,7 +101,7 @@ def carry_out(
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
     if "seconds" in plan.spent and case.device.type == "cpu":
-        result |= {"latency": held_against(case, edits, plan.spent["seconds"], out)}
+        result |= {"latency": held_against(uncut, edits, plan.spent["seconds"], out)}
         spends |= {"seconds": plan.spent["seconds"]}
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 

@@ -151,15 +151,15 @@ class Latency:
         return lambda: network(input_ids=window, use_cache=False)
 
 
-def held_against(case: Any, edits: Mapping[str, Edit], promised: float, folder: Path) -> dict[str, float]:
-    """Seconds `promised` of a plan, `again` by a clock of now, and `measured` of the finished file.
+def held_against(uncut: Any, edits: Mapping[str, Edit], promised: float, folder: Path) -> dict[str, float]:
+    """Seconds `promised` of a plan of the `uncut` case, `again` by a clock of now, and `measured` of the finished file.
 
     Between plan and file lie minutes in which a shared machine may have become another one: a clock of now says how
     much of what is missed is the machine's, and how much the sum's.
     """
-    clock = Latency(case)
-    again = clock.rest + math.fsum(clock.seconds(unit, edits[unit.name]) for unit in case.units)
-    return {"promised": promised, "again": again, "measured": measured(case, folder)}
+    clock = Latency(uncut)
+    again = clock.rest + math.fsum(clock.seconds(unit, edits[unit.name]) for unit in uncut.units)
+    return {"promised": promised, "again": again, "measured": measured(uncut, folder)}
 
 
 def measured(case: Any, folder: Path) -> float:
