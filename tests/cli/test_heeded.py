@@ -10,6 +10,14 @@ import pytest
 from secateur.cli.frame import heeded
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as a terminal's own job hears it, whoever started the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_was_swallowed_is_raised_at_the_next_step():
     seen = []
     with heeded(lambda *step: seen.append(step)) as tell:

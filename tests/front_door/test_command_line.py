@@ -9,7 +9,9 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,7 +202,9 @@ def test_a_reader_that_leaves_early_is_no_fault(words):
 def test_an_interrupted_run_says_what_is_safe_and_takes_no_time_to_stop(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     command = [sys.executable, "-m", "secateur", "demo", "-o", str(tmp_path / "demo")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as run:
+    how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background of a shell hears none
+    with subprocess.Popen(command, preexec_fn=heard, **how) as run:
         begun = tmp_path / "demo" / "heldout.txt"
         for _ in range(1200):
             if begun.exists() or run.poll() is not None:
