@@ -6,6 +6,7 @@ The file is put together and read by its runtime in the work folder; only then d
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,10 +17,10 @@ from secateur.cut.case import Case, Tell, silent
 from secateur.cut.examples import remember
 from secateur.cut.finish import finish, summary
 from secateur.cut.latency import held_against
-from secateur.cut.one_shape import misshapen
 from secateur.cut.opening import open_case
 from secateur.cut.price import spent
 from secateur.cut.runtime import as_shipped
+from secateur.cut.shapes.one_shape import misshapen
 from secateur.cut.surveying import corrected
 from secateur.cut.trunk import at_widths, layers_of
 from secateur.cut.walk import UnitFactors, Walk
@@ -30,6 +31,8 @@ from secateur.parts.edits import asked, text
 from secateur.parts.edits.trunks import ROW, left_of
 from secateur.parts.menus import check_model, load_menu, load_plan
 from secateur.types import Edit, Plan, PlanError, SecateurError
+
+log = logging.getLogger("secateur")
 
 #: how weights are put on their grids, by the number of sides that errors are fed back along
 ROUNDERS = {"nearest": 0, "one-sided": 1, "two-sided": 2}
@@ -55,6 +58,8 @@ def apply(
     begun = time.time()
     plan = plan if isinstance(plan, Plan) else _read(Path(plan), menu)
     form, kinds = str(plan.about.get("format", "compressed-tensors")), asked(str(plan.about.get("kinds", "bits")))
+    if "seconds" in plan.spent and device is None:
+        device = "cpu"  # they are the processor's
     case = open_case(model, data, form, samples, seq_len, seed, device, kinds)
     if menu is not None:
         check_model(load_menu(Path(menu)).about, case.checkpoint.fingerprint, f"the menu in `{menu}`")
@@ -100,9 +105,12 @@ def carry_out(
     shutil.rmtree(work)
     result = summary(case, plan, edits, compared, walk.found.bad_rows, exported)
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
-    if "seconds" in plan.spent and case.device.type == "cpu":
-        result |= {"latency": held_against(uncut, edits, plan.spent["seconds"], out)}
+    if "seconds" in plan.spent:
         spends |= {"seconds": plan.spent["seconds"]}
+        if case.device.type == "cpu":
+            result |= {"latency": held_against(uncut, edits, plan.spent["seconds"], out)}
+        else:
+            log.warning("the seconds of this plan are the processor's, and were not measured on %s", case.device)
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 
 

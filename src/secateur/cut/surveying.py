@@ -24,19 +24,19 @@ import torch
 from torch import Tensor
 
 from secateur import __version__
-from secateur.cut import even, joint
 from secateur.cut.case import Case, Tell, about, silent
 from secateur.cut.channels import Groups
 from secateur.cut.comparing import compare
 from secateur.cut.notes import notes
 from secateur.cut.offers import offers
-from secateur.cut.one_shape import OneShape
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.plans import with_plans
 from secateur.cut.price import fixed, price, weights
 from secateur.cut.runtime import with_roundings
-from secateur.cut.shapes import measure
-from secateur.cut.singles import Offer, Singles
+from secateur.cut.shapes import even, joint
+from secateur.cut.shapes.free import measure
+from secateur.cut.shapes.one_shape import OneShape
+from secateur.cut.shapes.singles import Offer, Singles
 from secateur.cut.trunk import layers_of, with_trunks
 from secateur.cut.work import work_folder
 from secateur.export import Parts

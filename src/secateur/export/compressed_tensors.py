@@ -24,6 +24,7 @@ from torch import Tensor
 from secateur.export._codecs import Codec, Fp4Groups, codec
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, is_plain, plain_type
 from secateur.export._experts import separate
+from secateur.export._menu import usual
 from secateur.export._shards import Shards
 from secateur.export._verify import verify_in_transformers, zeros_that_reload
 from secateur.export._widths import widths
@@ -34,7 +35,7 @@ from secateur.model.load import SMALLER
 from secateur.model.matrix import place
 from secateur.parts.edits.fp8 import Fp8
 from secateur.parts.edits.half import Half
-from secateur.parts.edits.int import Int, narrow
+from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.mxfp4 import Mxfp4
 from secateur.parts.edits.nvfp4 import Nvfp4
@@ -74,17 +75,7 @@ class CompressedTensors:
     shapes: ClassVar[str] = "same"
 
     def edits(self) -> tuple[Edit, ...]:
-        return self.only or (
-            Keep(),
-            Half(),
-            *narrow(self.anatomy.units if self.anatomy else ()),
-            Int(6, 128),
-            Int(8, 128),
-            Int(8, 0),
-            Fp8(),
-            Mxfp4(),
-            Nvfp4(),
-        )
+        return self.only or usual(self.anatomy)
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if isinstance(edit, Keep):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from secateur.export._dense import FLOATS, dense_encode, dense_layout, dense_refuses, groups_refuse
+from secateur.export._menu import usual
 from secateur.export._shards import Shards
 from secateur.export._verify import compare
 from secateur.export._vision import is_vision, verify_vision
@@ -30,12 +31,7 @@ from secateur.maths.packing import pack, packed_bytes
 from secateur.model.anatomy import Anatomy
 from secateur.model.checkpoint import DTYPES
 from secateur.parts.edits import GridEdit, Part, text
-from secateur.parts.edits.fp8 import Fp8
-from secateur.parts.edits.half import Half
-from secateur.parts.edits.int import Int, narrow
 from secateur.parts.edits.keep import Keep
-from secateur.parts.edits.mxfp4 import Mxfp4
-from secateur.parts.edits.nvfp4 import Nvfp4
 from secateur.types import Edit, Plan, Unit
 
 VERSION = 1
@@ -53,17 +49,7 @@ class Packed:
     shapes: ClassVar[str] = "any"
 
     def edits(self) -> tuple[Edit, ...]:
-        return (
-            Keep(),
-            Half(),
-            *narrow(self.anatomy.units if self.anatomy else ()),
-            Int(6, 128),
-            Int(8, 128),
-            Int(8, 0),
-            Fp8(),
-            Mxfp4(),
-            Nvfp4(),
-        )
+        return usual(self.anatomy)
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         if not hasattr(edit, "payload"):

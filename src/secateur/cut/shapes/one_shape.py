@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from secateur.cut.case import Case
-from secateur.cut.even import Even
-from secateur.cut.networks import MERGED
 from secateur.cut.price import price
-from secateur.cut.shapes import ERROR
-from secateur.cut.singles import FEW, Offer, Singles, plain, shapes_for, undominated
+from secateur.cut.shapes.even import Even
+from secateur.cut.shapes.free import ERROR
+from secateur.cut.shapes.networks import MERGED
+from secateur.cut.shapes.singles import FEW, Offer, Singles, plain, shapes_for, undominated
 from secateur.parts.correction import Correction
 from secateur.parts.edits import text
 from secateur.parts.edits.channels import Channels

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from secateur.cut.even import Even, Shape, _added
+from secateur.cut.shapes.even import Even, Shape, _added
 from secateur.maths.channels import Removal
 from secateur.parts.correction import Correction
 from secateur.types import Matrix, Side, Unit

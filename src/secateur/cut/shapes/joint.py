@@ -16,8 +16,8 @@ import numpy as np
 
 from secateur.cut.case import Case
 from secateur.cut.price import price
-from secateur.cut.shapes import ERROR, Measured, curve_of
-from secateur.cut.singles import FEW, Offer, Singles, plain, shapes_for, undominated
+from secateur.cut.shapes.free import ERROR, Measured, curve_of
+from secateur.cut.shapes.singles import FEW, Offer, Singles, plain, shapes_for, undominated
 from secateur.parts.correction import Correction
 from secateur.parts.edits import text
 from secateur.parts.edits.drop import Drop

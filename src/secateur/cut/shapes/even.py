@@ -22,8 +22,8 @@ from typing import Any
 from torch import Tensor
 
 from secateur.cut.case import Case, Tell
-from secateur.cut.networks import MERGED, Cut, Networks, rounding_left, windows_of
-from secateur.cut.shapes import CHOICE, TOGETHER, bent, cuts_of, fitted
+from secateur.cut.shapes.free import CHOICE, TOGETHER, bent, cuts_of, fitted
+from secateur.cut.shapes.networks import MERGED, Cut, Networks, rounding_left, windows_of
 from secateur.maths.channels import Removal
 from secateur.parts.correction import Correction
 from secateur.parts.left import count

@@ -1,9 +1,7 @@
-"""Smaller shapes on a language model's menu: fewer channels, heads and experts, and parts left out.
+"""What smaller shapes lose where blocks may differ: fewer channels, heads and experts, and parts left out.
 
 What is lost is measured: each attention and MLP with some of its KV heads, channels or experts, and without it, in a
-network that is otherwise uncut, on a few windows of the text for correction. One walk over the blocks does all of it: a
-network that differs in block i is the plain one up to there, so its states are born at block i and walk on with all
-others.
+network that is otherwise uncut, on a few windows of the text for correction.
 Between what was measured the curve follows the second order. What parts do to each other, and what it means to choose
 by measurements that have errors, is seen in a few networks that are narrow everywhere, where it seems to cost least.
 
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from secateur.cut.case import Case, Tell
-from secateur.cut.networks import MERGED, Cut, Networks, rounding_left, windows_of
+from secateur.cut.shapes.networks import MERGED, Cut, Networks, rounding_left, windows_of
 from secateur.maths import knapsack
 from secateur.maths.channels import Removal
 from secateur.parts.correction import Correction
