@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -311,6 +311,11 @@ def _taken_back(model: Any, name: str, values: np.ndarray) -> tuple[int, ...]:
     )
 
 
+def _merged(tensor: Tensor, held: Iterable[Tensor]) -> bool:
+    """Whether tracing may have made one of this tensor and another, whose name it has then."""
+    return sum(torch.equal(tensor, one) for one in held) > 1
+
+
 def _save(model: Any, held: Mapping[str, Tensor], folder: Path) -> list[Path]:
     """The graph, and beside it the tensors that were priced."""
     helper: Any = import_module("onnx.helper")
@@ -321,10 +326,8 @@ def _save(model: Any, held: Mapping[str, Tensor], folder: Path) -> list[Path]:
     with atomic(folder / DATA) as file:
         for name, tensor in sorted(held.items()):
             values = np.ascontiguousarray(tensor.numpy())
-            twin = any(
-                other != name and torch.equal(tensor, one) for other, one in held.items()
-            )  # made one, by tracing
-            shape = values.shape if name in read or twin else _taken_back(model, name, values)
+            known = name in read or _merged(tensor, held.values())
+            shape = values.shape if known else _taken_back(model, name, values)
             entry = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
             entry.dims.extend(shape)
             entry.data_location = onnx.TensorProto.EXTERNAL
