@@ -174,11 +174,12 @@ def unload(module: nn.Module, *, recurse: bool = True) -> nn.Module:
     return module
 
 
-def pages_of_their_own(least: int = 8 << 20) -> None:
+def pages_of_their_own(least: int = 24 << 20) -> None:
     """Let the C library hold tensors of so many bytes in pages of their own, which go back as soon as they are freed.
 
     glibc raises that size to 32 MB by itself, and what is below lies in its heap, between smaller things that stay:
-    statistics of 2816 columns (31.7 MB) then pile up to hundreds of megabytes that nobody uses.
+    statistics of 2816 columns (31.7 MB) then pile up to hundreds of megabytes that nobody uses. Not lower than it must
+    be: fresh pages are cleared by the system at every use, and weights of 11 MB are used all the time while rounding.
     """
     if os.name == "posix" and hasattr(ctypes.CDLL(None), "mallopt"):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, least)
