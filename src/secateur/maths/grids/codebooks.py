@@ -37,6 +37,11 @@ class Book:
         """The entries [entries, wide], magnitudes where signs stand beside them; float32."""
         return _table(self.kind)
 
+    @property
+    def large(self) -> bool:
+        """So many entries that a short list of them is worth its while."""
+        return len(self.table) > 64 * self.wide
+
     def index(self, sizes: Tensor) -> Tensor:
         """Which entry whole magnitudes [..., wide] are; all of them must be in the book."""
         levels, lookup = _lookup(self.kind)

@@ -168,7 +168,8 @@ class _Search:
     def __call__(self, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """With these scales: the error, the size of scale that suits the entries found best, and how it matters."""
         spread = scale.repeat_interleave(self.book.group, 1)
-        suits, matters = self._suiting(self.x, nearest_entries(self.book, self.x, spread, self.weight) / spread.abs())
+        found = nearest_entries(self.book, self.x, spread, self.weight, self.book.large)
+        suits, matters = self._suiting(self.x, found / spread.abs())
         scale = scale.abs()
         return self.energy + (scale - 2 * suits) * scale * matters, suits, matters
 
@@ -184,19 +185,22 @@ def _grouped(x: Tensor, weight: Tensor | None, book: Book) -> Tensor:
 
 
 def _refined(book: Book, d: Tensor, odd: Tensor, side: Tensor, search: _Search) -> FittedVectors:
-    """Every odd number [rows, blocks, groups] against its neighbours, then d against the one that suits the entries."""
+    """Every odd number [rows, blocks, groups] against the one where its entries want to be; then the d that suits."""
     unit = d[..., None] / book.unit
-    least, best, along, heed = torch.full_like(odd, torch.inf), odd, odd, odd
-    for step in (0, -2, 2):
-        tried = (odd + step).clamp(1, 2 * book.n_scales - 1)
-        error, suits, matters = (t.view_as(odd) for t in search((unit * tried).flatten(1) * side))
-        better = error < least
-        least, best = torch.where(better, error, least), torch.where(better, tried, best)
-        along, heed = torch.where(better, suits * matters, along), torch.where(better, matters, heed)
-    other = _half(book.unit * (along * best).sum(-1) / (heed * best * best).sum(-1).clamp_min(1e-30))
-    error = search((other[..., None] / book.unit * best).flatten(1) * side)[0].view_as(odd)
-    d = torch.where(error.sum(-1) < least.sum(-1), other, d)
-    return _made(book, d, best, heed.flatten(1), side)
+    error, suits, matters = (t.view_as(odd) for t in search((unit * odd).flatten(1) * side))
+    other = (odd + torch.where(suits > unit * odd, 2, -2)).clamp(1, 2 * book.n_scales - 1)
+    less, fits, counts = (t.view_as(odd) for t in search((unit * other).flatten(1) * side))
+    better = less < error
+    odd, matters = torch.where(better, other, odd), torch.where(better, counts, matters)
+    along = (torch.where(better, fits, suits) * matters * odd).sum(-1)
+    square = (matters * odd * odd).sum(-1).clamp_min(1e-30)
+    suiting = _half(book.unit * along / square)
+
+    def left(d: Tensor) -> Tensor:  # of the error, with the entries that there are
+        return d / book.unit * (d / book.unit * square - 2 * along)
+
+    d = torch.where(left(suiting) < left(d), suiting, d)
+    return _made(book, d, odd, matters.flatten(1), side)
 
 
 @dataclass(frozen=True)
@@ -220,14 +224,14 @@ class Vectors:
 
         For each group the scale that would suit if every weight had its nearest magnitude; a little below and above it
         the entries are found and the scale that suits them. These as the file can hold them, then each whole number
-        against its neighbours, and d once more. The codebook is searched six times.
+        against a neighbour, and d once more. The codebook is searched four times, a large one by short lists.
         """
         if w.shape[1] % BLOCK:
             raise ValueError(f"rows of {w.shape[1]} weights are not whole blocks of {BLOCK}")
         search = _Search.of(self.book, w.float(), weight)
         want, heed = search.free()
         least, best = torch.full_like(want, torch.inf), want
-        near = (0.94 * want, 1.06 * want)
+        near = (want,) if self.book.signs == "none" else (0.94 * want, 1.06 * want)
         for scale in (*near, *(-one for one in near if self.book.halves)):
             _, suits, matters = search(scale)
             error = search.energy - suits * suits * matters
