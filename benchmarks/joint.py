@@ -176,7 +176,7 @@ def draw() -> None:
     with TABLE.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if float(row["kl"]) > 0]
         rows = [row for row in rows if (row["model"], row["format"]) == ("lm-small", "packed")]
-    style = (Path(secateur.__file__).parent / "page.css").read_text()
+    style = (Path(secateur.__file__).parent / "report" / "page.css").read_text()
     for by, others in (("bytes", ("bytes",)), ("flops", ("flops", "both"))):
         points = [
             {

@@ -41,6 +41,7 @@ from secateur.cut.trunk import layers_of, with_trunks
 from secateur.cut.work import work_folder
 from secateur.export import Parts
 from secateur.export._write import write_text
+from secateur.maths.forms import FAMILY
 from secateur.measure.compare import Comparison
 from secateur.model.factors import Factors, backward
 from secateur.model.inputs import forward
@@ -48,7 +49,7 @@ from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
-from secateur.parts.correction import Correction
+from secateur.parts.correction import Correction, factor_at
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
@@ -116,7 +117,7 @@ def take_up(
     work, begun = work_folder(folder, resume, {"job": job})
     rows = with_roundings(case, menu, _rows(case, menu, can, rule, work, how["seed"], tell))
     groups = _groups(case, work) if case.groups else None
-    correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, rows, work, tell)
+    correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, menu, rows, work, tell)
     left = [{"unit": name, "reason": why} for name, why in case.skipped]
     told = about(case, **how, job=job, skipped=skipped, left=left, kinds=",".join(case.kinds))
     if whole.shaped:
@@ -315,15 +316,30 @@ def _tidy(work: Path) -> None:
 # the correction
 
 
-def _correct(case: Case, rows: Mapping[str, damages.Row], work: Path, tell: Tell) -> Correction:
-    """How predictions must be corrected, from the network cut whole to each number of bits that was probed."""
+def _correct(case: Case, menu: Sequence[Edit], rows: dict[str, damages.Row], work: Path, tell: Tell) -> Correction:
+    """How predictions must be corrected, from the network cut whole to each number of bits that was probed. Predictions
+    for masks and low ranks are brought to the same curve first, in place, by probes of their own."""
     told = [set(row.expected) for row in rows.values() if row.expected]
-    levels = sorted(set.intersection(*told) if told else ())
-    levels: list[int] = [level for level in levels if level > 1]  # at one bit nothing is left to predict
+    all_cut = set.intersection(*told) if told else set()
+    bits = {level for level in all_cut if 1 < level < FAMILY}  # at one bit nothing is left
+    others = {level for levels in told for level in levels if level > FAMILY}
+    levels = sorted(bits | others)
     if not levels or len(case.check) == 0:
         return Correction()
     expected = {level: math.fsum(row.expected.get(level, 0.0) for row in rows.values()) for level in levels}
-    return Correction.fit(expected, probe(case, work, levels, tell))
+    found = probe(case, work, levels, tell)
+    curve = bits or {level for level in others if level // FAMILY == min(others) // FAMILY}
+    correction = Correction.fit({level: expected[level] for level in sorted(curve)}, found)
+    known = correction.factors({level: expected[level] for level in levels if level not in curve}, found)
+    factor = np.array([_factor(edit, known, case.dtype) for edit in menu])
+    for name, row in rows.items():
+        rows[name] = replace(row, damage=factor * row.damage, error=factor * row.error)
+    return correction
+
+
+def _factor(edit: Edit, known: Mapping[int, float], dtype: str) -> float:
+    level = getattr(edit.grid(dtype), "level", 0) if hasattr(edit, "grid") else 0  # type: ignore[attr-defined]
+    return factor_at(known, level)
 
 
 def corrected(menu: Menu, chosen: Plan) -> Plan:
@@ -400,7 +416,7 @@ def _shaped(case: Case, singles: Singles, correction: Correction, told: dict[str
 def _rounded(case: Case, rows: Mapping[str, damages.Row], work: Path) -> even.Rounded | None:
     """The probe in the middle, where all units of the blocks have left one."""
     units = [(at, unit) for at, unit in enumerate(case.units) if unit.block is not None]
-    told = [{level for level in rows[unit.name].expected if 1 < level < 100} for _, unit in units]
+    told = [{level for level in rows[unit.name].expected if 1 < level < FAMILY} for _, unit in units]
     levels = sorted(set.intersection(*told) if told else ())
     if not levels:
         return None

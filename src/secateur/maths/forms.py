@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .settle import Settled
 
 
+#: a level's family is what it holds of this; below it, levels are numbers of bits
+FAMILY = 100
+
+
 @runtime_checkable
 class Form(Protocol):
     """One way to write a matrix, before any matrix is seen."""
@@ -35,11 +39,15 @@ class Form(Protocol):
 class Probed(Protocol):
     """A form that leaves probes: matrices in some of its shapes, whose damage is known, to correct the whole by."""
 
+    @property
+    def level(self) -> int:
+        """Its family, one and more, times `FAMILY`, and the share that stays in hundredths."""
+        ...
+
     def losses_and_probes(
         self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[Form]
     ) -> tuple[list[float], dict[int, tuple[float, Tensor]]]:
-        """As `losses`; and by a level, above 100 so that it is no number of bits, the damage in the metric and the
-        matrix."""
+        """As `losses`; and by level the damage in the metric and the matrix."""
         ...
 
 

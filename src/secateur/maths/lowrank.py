@@ -11,7 +11,7 @@ Plain SVD is the case A = G = identity; ASVD has a diagonal of input sizes for P
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,12 @@ from torch import Tensor
 from .factor import damped, heard, unit_upper
 from .grids import Coded
 from .rounding import damage, nearest
-from .settle import DAMP, Settled, settle
+from .settle import DAMP, Effort, Metrics, Settled, settle, swept, widened
 
 #: components that are rounded to see what rounding all of them costs
 SOME = 16
+#: shares whose best matrices are left as probes, where ranks at or below them are asked for
+PROBED = (0.75, 0.45, 0.25)
 
 
 @dataclass(frozen=True)
@@ -158,31 +160,30 @@ class LowRank:
         least, _, best = min(found, key=lambda one: one[:2])
         return Settled(best.values, best, least)
 
+    @property
+    def level(self) -> int:
+        return 300 + round(100 * self.keep)
+
     def losses(self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[LowRank]) -> list[float]:
+        return self.losses_and_probes(w, a, g, forms)[0]
+
+    def losses_and_probes(
+        self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[LowRank]
+    ) -> tuple[list[float], dict[int, tuple[float, Tensor]]]:
         """What is left out, in closed form, and what rounding adds: that share of a component's worth is measured on a
-        few components, once for every grid."""
+        few components, once for every grid. The best matrices at some shares are left as probes."""
         metric = Sides.of(a, g)
         best = decompose(w, metric)
         ranks = [rank(form.keep, *w.shape) for form in forms]
         at = torch.linspace(0, max(ranks) - 1, SOME).long().unique().to(w.device)
         at = at[best.energy[at] > 1e-12 * best.energy[0]]
-        noise = {form.inner: form._noise(best, metric, at) for form in dict.fromkeys(forms)}
+        noise = _noises({form.inner for form in forms}, best, metric, at)
         kept = [0.5 * float(best.energy[:k].sum()) for k in ranks]
-        return [best.damage(k) + noise[f.inner] * own for f, k, own in zip(forms, ranks, kept, strict=True)]
-
-    def _noise(self, best: Ranks, metric: Sides, at: Tensor) -> float:
-        """What rounding costs as a share of what is kept, from the components `at`: the metric keeps them apart, so
-        that each is rounded as if it were alone."""
-        if self.inner is None or not len(at):
-            return 0.0
-        left, right, worth = best.left[:, at], best.right[at], best.energy[at]
-        heard, seen = (left * metric.heard(left)).sum(0), ((right @ metric.a) * right).sum(1)
-        along = metric.g if metric.g is not None else left.new_ones(len(left))
-        right = right - self._held(right, metric.a, torch.diag(heard), 2).values
-        left = left.mT - self._held(left.mT, along, torch.diag(seen), 2).values
-        lost = ((right @ metric.a) * right).sum(1) * heard
-        lost = lost + ((left * along if along.ndim == 1 else left @ along) * left).sum(1) * seen
-        return float((lost / worth).mean())
+        losses = [best.damage(k) + noise[f.inner] * own for f, k, own in zip(forms, ranks, kept, strict=True)]
+        least = min(form.keep for form in forms)
+        shares = [keep for keep in PROBED if keep >= least] or [least]
+        probes = {LowRank(keep).level: rank(keep, *w.shape) for keep in shares}
+        return losses, {level: (best.damage(k), (best.left[:, :k] @ best.right[:k])) for level, k in probes.items()}
 
     def _held(self, x: Tensor, along: Tensor, across: Tensor, sides: int) -> Coded:
         """One factor [k, n] as the file holds it, its errors weighed by `along` ([n, n], or its diagonal) and `across`
@@ -197,6 +198,37 @@ class LowRank:
             return done.grid.code(done.values)
         fit = self.inner.fit(x, along.float())
         return fit.code(nearest(x, fit, along.float()))
+
+
+def _noises(grids: Iterable[Any], best: Ranks, metric: Sides, at: Tensor) -> dict[Any, float]:
+    """By grid: what rounding costs as a share of what is kept, from the components `at`. The metric keeps these apart,
+    so that each is rounded as if it were alone: the right factor's part of a component's loss is its error against A,
+    times how much its left factor is heard, and the other way about. All grids are swept side by side."""
+    out: dict[Any, float] = {grid: 0.0 for grid in grids}
+    inner = [grid for grid in out if grid is not None] if len(at) else []
+    left, right, worth = best.left[:, at].mT.float(), best.right[at].float(), best.energy[at].float()
+    along = torch.ones(left.shape[1], device=left.device) if metric.g is None else metric.g.float()
+    a = metric.a.float()
+    for own, x, other in ((a, right, _sizes(left, along)), (along, left, _sizes(right, a))):
+        fits = [grid.fit(x, own if own.ndim == 1 else own.diagonal()) for grid in inner]
+        if own.ndim == 1:  # nothing to feed back: components hardly share errors
+            rounded = [nearest(x, fit, own) for fit in fits]
+        else:
+            shared = Metrics()
+            jobs = [(shared.of(own, torch.diag(other), step=fit.step), x, fit) for fit in fits]
+            rounded = swept([(m, x, widened(fit, _usual(grid))) for (m, x, fit), grid in zip(jobs, inner, strict=True)])
+        for grid, values in zip(inner, rounded, strict=True):
+            out[grid] += float((_sizes(x - values, own) * other / worth).mean())
+    return out
+
+
+def _sizes(x: Tensor, along: Tensor) -> Tensor:
+    """x_i A x_i' of each row; A is a matrix, or its diagonal."""
+    return ((x * along if along.ndim == 1 else x @ along) * x).sum(1)
+
+
+def _usual(grid: Any) -> float:
+    return Effort.for_bits(getattr(grid, "bits", 8)).usual
 
 
 def rank(keep: float, rows: int, cols: int) -> int:

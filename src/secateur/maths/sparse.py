@@ -58,6 +58,10 @@ class Sparse:
             kept, values = Kept(self.pattern, mask, self.dtype, done.grid.inner), done.values
         return Settled(values, kept, float(damage(w - values, *_damped(a, g))))
 
+    @property
+    def level(self) -> int:
+        return (200 if self.pattern.m else 100) + round(100 * self.pattern.share)
+
     def losses(self, w: Tensor, a: Tensor, g: Tensor | None, forms: Sequence[Any]) -> list[float]:
         return self.losses_and_probes(w, a, g, forms)[0]
 
@@ -82,7 +86,7 @@ class Sparse:
                 found = scene.damage(values)
                 known[pattern.share] = LEFT * found / max(plain[pattern], 1e-30)
                 if pattern.high == pattern.wide == 1:
-                    probes[(200 if pattern.m else 100) + round(100 * pattern.share)] = found, values
+                    probes[Sparse(pattern).level] = found, values
             out |= {pattern: plain[pattern] * _left(known, pattern.share) for pattern in some}
         rounded = {form: out[form.pattern] + _rounding(scene, score, form) for form in forms}
         return [rounded[form] for form in forms], probes

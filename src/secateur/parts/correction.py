@@ -5,6 +5,10 @@ factor that changes with their size. A curve through the probes in log-log (stra
 the smallest, where the second order is all there is) sets that right; it only grows, so the plan with the least sum
 stays the plan with the least damage.
 
+Masks and low ranks err in their own ways: what a low rank leaves out points in few directions, and damages more than
+its second order says. Probes of such a family say by how much all its predictions are to be multiplied, so that its
+sums stand for the divergences that sums of rounding stand for.
+
 What the probes are held against is the divergence from the uncut network, which is what sampled labels predict. The
 loss on real text rises by that times a factor of its own (`rise`): near 1 on text the network has never seen, more on
 text that it was trained on. About that it wanders (`drift`): a network that is not trained to its end has a gradient
@@ -18,6 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from secateur.maths.forms import FAMILY
 from secateur.measure.compare import Comparison
 
 
@@ -49,6 +56,11 @@ class Correction:
         told = [one.kl_error / one.kl for one in found.values() if one.kl > 0 and math.isfinite(one.kl_error)]
         doubt = math.hypot(0.1, error / rise, math.fsum(told) / max(len(told), 1))
         return cls(sums, measured, rise, error, doubt, _drift(list(found.values()), rise))
+
+    def factors(self, expected: Mapping[int, float], found: Mapping[int, Comparison]) -> dict[int, float]:
+        """By level: what predictions like that probe's are to be multiplied by, to be sums of this curve."""
+        told = {level: (expected[level], found[level].kl) for level in expected}
+        return {level: self.total(kl) / sum_ for level, (sum_, kl) in told.items() if sum_ > 0 and kl > 0}
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Correction:
@@ -95,6 +107,15 @@ class Correction:
         """How fast the loss grows with the sum."""
         step = 1e-4
         return (self.loss(total * (1 + step)) - self.loss(total)) / (total * step) if total > 0 else 0.0
+
+
+def factor_at(factors: Mapping[int, float], level: int) -> float:
+    """The factor of a family at a level: straight, in its logarithm, between the levels that were probed; 1 where none
+    of its family was."""
+    mine = sorted(known for known in factors if known // FAMILY == level // FAMILY)
+    if not mine:
+        return 1.0
+    return math.exp(float(np.interp(level, mine, [math.log(factors[known]) for known in mine])))
 
 
 def _segment(xs: Sequence[float], x: float) -> int:

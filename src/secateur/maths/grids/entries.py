@@ -103,10 +103,7 @@ def _half(book: Book, half: int) -> tuple[Tensor, int]:
 
 def _looked_up(book: Book, half: int, sought: Sought) -> Best:
     x, size, weight = sought
-    if weight is None:
-        parts = torch.cat([x, size[:, :1]], 1)
-    else:
-        parts = torch.cat([x * weight, size * weight], 1)
+    parts = torch.cat([x, size[:, :1]] if weight is None else [x * weight, size * weight], 1)
     product, first = _product(book, half, x.device, weight is not None)
     gain, entry = _largest(parts @ product)
     return Best(gain, entry + first)
