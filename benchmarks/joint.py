@@ -1,11 +1,11 @@
-"""One menu for bits, channels, heads and layers, against each kind alone, at equal bytes and at equal FLOPs.
+"""One menu for bits, ranks, channels, heads and layers, against each kind alone, at equal bytes and at equal FLOPs.
 
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --only "60% flops, 3 MB"
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --format compressed-tensors --model lm-small
 
 One survey of `lm-small` (or `--model`) in a format; then plans from the whole menu and from parts of it, each carried
-out and measured on windows that were held back (KL to the uncut model). Low rank has a survey of its own. A plan that
+out and measured on windows that were held back (KL to the uncut model). `rank` has a survey of its own. A plan that
 was measured already, under another name, is not measured again. `quarter` takes a quarter of the MLP channels and is
 measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows go into
 benchmarks/joint.csv, pictures (of `packed`) into docs/guides. About half an hour on a free core.
@@ -41,7 +41,7 @@ SHARED = ROOT.parent / "shared"
 #: what of the menu each contestant may take
 KINDS: Mapping[str, Callable[[Edit], bool]] = {
     "joint": lambda edit: True,
-    "bits": lambda edit: not isinstance(edit, Channels | Heads | Drop),
+    "bits": lambda edit: not isinstance(edit, Channels | Heads | Drop) and "rank(" not in text(edit),
     "channels": lambda edit: isinstance(edit, Keep) or (isinstance(edit, Channels) and not edit.then),
     "shapes": lambda edit: isinstance(edit, Keep | Drop) or (isinstance(edit, Channels | Heads) and not edit.then),
     "layers": lambda edit: isinstance(edit, Keep | Drop),
@@ -51,7 +51,10 @@ KINDS: Mapping[str, Callable[[Edit], bool]] = {
 ASKED: Mapping[tuple[str, str], Mapping[str, Mapping[str, Sequence[str]]]] = {
     ("lm-small", "packed"): {
         "both": {"60% flops, 3 MB": ("joint", "shapes, then bits")},
-        "flops": {"75% flops": ("shapes", "channels", "layers", "rank"), "55% flops": ("shapes", "channels", "rank")},
+        "flops": {
+            "75% flops": ("joint", "shapes", "channels", "layers", "rank"),
+            "55% flops": ("joint", "shapes", "channels", "rank"),
+        },
         "bytes": {"3 MB": ("joint", "bits"), "12 MB": ("bits", "shapes", "rank")},
     },
     ("lm-small", "compressed-tensors"): {
@@ -100,6 +103,9 @@ def quarter(menu: Menu) -> Plan:
     return plan(some, [f"{whole - 0.25 * flops[mlps, keep].sum():.0f} flops"])[0]
 
 
+#: what the joint menu of a format holds
+KINDS_OF = {"packed": "bits,channels,heads,drop,rank", "compressed-tensors": "bits,channels,heads,drop"}
+
 #: how a contestant's plan is made, where not from a part of the menu alone
 MADE = {"shapes, then bits": in_turn, "by prediction": by_prediction}
 
@@ -113,7 +119,7 @@ def main() -> None:
     words = asked.parse_args()
     words.data = str(SHARED / ("data/stories.txt" if words.model == "stories260k" else "data/lm/calib.txt"))
     where = words.work / f"{words.model}-{words.format}"
-    menu = surveyed(words, "bits,channels,heads,drop", where / "menu")
+    menu = surveyed(words, KINDS_OF[words.format], where / "menu")
     if words.only in (None, "quarter") and words.format == "packed":
         told = carried(words, quarter(menu), where / "menu")
         models = [str(SHARED / "models" / words.model), str(words.work / "out")]

@@ -177,7 +177,7 @@ class LowRank:
         ranks = [rank(form.keep, *w.shape) for form in forms]
         at = torch.linspace(0, max(ranks) - 1, SOME).long().unique().to(w.device)
         at = at[best.energy[at] > 1e-12 * best.energy[0]]
-        noise = _noises({form.inner for form in forms}, best, metric, at)
+        noise = _noises([form.inner for form in forms], best, metric, at)
         kept = [0.5 * float(best.energy[:k].sum()) for k in ranks]
         losses = [best.damage(k) + noise[f.inner] * own for f, k, own in zip(forms, ranks, kept, strict=True)]
         least = min(form.keep for form in forms)
@@ -204,7 +204,7 @@ def _noises(grids: Iterable[Any], best: Ranks, metric: Sides, at: Tensor) -> dic
     """By grid: what rounding costs as a share of what is kept, from the components `at`. The metric keeps these apart,
     so that each is rounded as if it were alone: the right factor's part of a component's loss is its error against A,
     times how much its left factor is heard, and the other way about. All grids are swept side by side."""
-    out: dict[Any, float] = {grid: 0.0 for grid in grids}
+    out: dict[Any, float] = dict.fromkeys(grids, 0.0)
     inner = [grid for grid in out if grid is not None] if len(at) else []
     left, right, worth = best.left[:, at].mT.float(), best.right[at].float(), best.energy[at].float()
     along = torch.ones(left.shape[1], device=left.device) if metric.g is None else metric.g.float()

@@ -2,7 +2,8 @@
 
 For each number of channels (KV heads) that may be left, every layer has a grid of its own, or none. Of all combinations
 those are offered that no other beats in size and in damage, or, where these are hundreds, those on the lower hull and
-some between: so the best plan of grids alone is on this menu too, to within a step of one row.
+some between: so the best plan of grids alone is on this menu too, to within a step of one row. Size is bytes; where low
+ranks change what is computed as well, it is also FLOPs, and sums of both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from secateur.cut.case import Case
 from secateur.cut.price import price
 from secateur.cut.shapes.free import ERROR, Measured, curve_of
-from secateur.cut.shapes.singles import FEW, Offer, Singles, plain, shapes_for, undominated
+from secateur.cut.shapes.singles import FEW, Offer, Singles, best_of, plain, shapes_for, undominated, ways
 from secateur.parts.correction import Correction
 from secateur.parts.edits import text
 from secateur.parts.edits.drop import Drop
@@ -146,19 +147,30 @@ def _named(shape: Any, edits: Sequence[Edit]) -> Edit:
 
 
 def _thinned(cost: np.ndarray, damage: np.ndarray, most: int) -> list[int]:
-    """Choices that no other beats in size and damage; where they are more than `most`, those on the lower
-    hull of bytes and damage, and others evenly between."""
-    best = np.array(undominated(cost, damage), int)
+    """Choices that no other beats in size and damage, about `most`: half of them by bytes alone where choices differ in
+    FLOPs or seconds too."""
+    by_bytes, *mixed = ways(cost)
+    found = _along(by_bytes, damage, most // 2 if mixed else most)
+    for way in mixed:
+        found |= _along(way, damage, max(most // 2 // len(mixed), 2))
+    return sorted(found)
+
+
+def _along(sizes: np.ndarray, damage: np.ndarray, most: int) -> set[int]:
+    """Choices that no other beats; where they are more than `most`, those on the lower hull of size and damage, and
+    others evenly between."""
+    best = np.array(sorted(best_of(sizes, damage)), int)
     if len(best) <= most:
-        return best.tolist()
-    best = best[np.lexsort((damage[best], cost[best, 0]))]
+        return set(best.tolist())
+    size = sizes[:, 0]
+    best = best[np.lexsort((damage[best], size[best]))]
     hull: list[int] = []
     for k in best.tolist():
-        while len(hull) > 1 and _above(cost[:, 0], damage, hull[-2], hull[-1], k):
+        while len(hull) > 1 and _above(size, damage, hull[-2], hull[-1], k):
             hull.pop()
         hull.append(k)
     between = best[np.linspace(0, len(best) - 1, max(most - len(hull), 2)).round().astype(int)]
-    return sorted({*hull, *between.tolist()})
+    return {*hull, *between.tolist()}
 
 
 def _above(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> bool:

@@ -20,6 +20,10 @@ from secateur.types import Edit, Unit
 
 #: how few single edits are too few to choose from at smaller shapes
 FEW = 6
+#: where FLOPs and seconds stand among the resources of language models
+FLOPS, SECONDS = 2, 4
+#: how much of what is to be small bytes are, beside FLOPs or seconds
+MIXES = (0.75, 0.5, 0.25, 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,34 @@ def shapes_for(case: Case, unit: Unit) -> list[Channels | Heads | Experts | None
     return [None, *(shape for left, shape in sorted(lefts.items(), reverse=True) if left < n)]
 
 
+def ways(cost: np.ndarray) -> list[np.ndarray]:
+    """What choices [n, resources] may be wanted small in, each [n, sizes]: bytes and payload, which differ by headers;
+    and where choices differ in FLOPs or in seconds, sums of these and of bytes, each as a share of the largest."""
+    found = [cost[:, :2]]
+    for at in (FLOPS, SECONDS):
+        other = cost[:, at : at + 1]
+        if other.size and np.ptp(other) > 1e-9 * other.max():
+            found += [mix * _scaled(cost[:, :1]) + (1 - mix) * _scaled(other) for mix in MIXES]
+    return found
+
+
+def _scaled(size: np.ndarray) -> np.ndarray:
+    return size / max(float(size.max()), 1e-300)
+
+
 def undominated(cost: np.ndarray, damage: np.ndarray) -> list[int]:
-    """Choices than which no cheaper one damages less, cheap in bytes or in payload: these differ by headers."""
+    """Choices [n, resources] than which none that is smaller in some way damages less."""
+    return sorted({k for way in ways(cost) for k in best_of(way, damage)})
+
+
+def best_of(sizes: np.ndarray, damage: np.ndarray) -> set[int]:
+    """Choices than which none that is smaller in one of `sizes` [n, sizes] damages less."""
     found: set[int] = set()
-    for size in cost[:, :2].T:
+    for size in sizes.T:
         order = np.lexsort((damage, size))
         least = np.r_[np.inf, np.minimum.accumulate(damage[order])[:-1]]
         found.update(order[damage[order] < least].tolist())
-    return sorted(found)
+    return found
 
 
 def plain(case: Case, units: Sequence[Unit], singles: Singles, e: int, over: str) -> Offer:
