@@ -5,9 +5,9 @@
     PYTHONPATH=src:benchmarks python benchmarks/joint.py --work /tmp/joint --format compressed-tensors --model lm-small
 
 One survey of `lm-small` (or `--model`) in a format; then plans from the whole menu and from parts of it, each carried
-out and measured on windows that were held back (KL to the uncut model). `rank` has a survey of its own. A plan that
-was measured already, under another name, is not measured again. `quarter` takes a quarter of the MLP channels and is
-measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows go into
+out and measured on windows that were held back (KL to the uncut model). `rank` and `bits` have surveys of their own. A
+plan that was measured already, under another name, is not measured again. `quarter` takes a quarter of the MLP channels
+and is measured on 64 windows of `heldout.txt`, the text of Torch-Pruning's figures in `../shared/peers`. Rows go into
 benchmarks/joint.csv, pictures (of `packed`) into docs/guides. About half an hour on a free core.
 """
 
@@ -41,11 +41,10 @@ SHARED = ROOT.parent / "shared"
 #: what of the menu each contestant may take
 KINDS: Mapping[str, Callable[[Edit], bool]] = {
     "joint": lambda edit: True,
-    "bits": lambda edit: not isinstance(edit, Channels | Heads | Drop) and "rank(" not in text(edit),
+    "bits": lambda edit: not isinstance(edit, Channels | Heads | Drop) and "rank(" not in text(edit),  # for `in_turn`
     "channels": lambda edit: isinstance(edit, Keep) or (isinstance(edit, Channels) and not edit.then),
     "shapes": lambda edit: isinstance(edit, Keep | Drop) or (isinstance(edit, Channels | Heads) and not edit.then),
     "layers": lambda edit: isinstance(edit, Keep | Drop),
-    "rank": lambda edit: True,
 }
 #: who is asked for what, by model and format; a kind that cannot keep to a budget is left out
 ASKED: Mapping[tuple[str, str], Mapping[str, Mapping[str, Sequence[str]]]] = {
@@ -130,10 +129,9 @@ def main() -> None:
     for cap, budgets in ASKED[words.model, words.format].items():
         for budget, kinds in budgets.items():
             for kind in kinds if words.only in (None, budget) else ():
-                folder = where / ("rank" if kind == "rank" else "menu")
-                mine = (
-                    surveyed(words, "rank", folder) if kind == "rank" else only(menu, KINDS.get(kind, KINDS["joint"]))
-                )
+                own = kind in ("rank", "bits")
+                folder = where / (kind if own else "menu")
+                mine = surveyed(words, kind, folder) if own else only(menu, KINDS.get(kind, KINDS["joint"]))
                 try:
                     chosen = MADE[kind](menu, budget) if kind in MADE else plan(mine, [budget])[0]
                 except BudgetError as why:

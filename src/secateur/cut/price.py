@@ -30,10 +30,10 @@ def check(budget: Budget, pictures: bool = False) -> None:
 def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tuple[str, ...]:
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
     caps = (*budget.caps, *budget.share)
-    if not pictures and any(kind in FEWER_FLOPS for kind in kinds):  # somebody has said which
+    if not pictures and any(kind in (*FEWER_FLOPS, "rank") for kind in kinds):  # somebody has said which
         return kinds
     if "flops" in caps or ("seconds" in caps and pictures):
-        kinds = (*kinds, "channels") if pictures else (*kinds, *FEWER_FLOPS)
+        kinds = (*kinds, "channels") if pictures else (*kinds, "rank", *FEWER_FLOPS)
     return tuple(dict.fromkeys((*kinds, *(FEWER_FLOPS[1:] if "kv" in caps else ()))))
 
 
