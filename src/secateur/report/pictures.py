@@ -332,7 +332,8 @@ def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
                 f'<circle class="{dress}" cx="{at_x}" cy="{y(r["kl"]):.1f}" r="4"><title>{told}</title></circle>'
             )
         parts.append(f'<circle class="{dress}" cx="{right + 22}" cy="{22 + 20 * at}" r="4"/>')
-        parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(name if len(name) <= 28 else "…" + name[-27:])}</text>')
+        said = name if len(name) <= 28 else "…" + name[-27:]
+        parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(said)}</text>')
     return svg(wide, high, f"KL against {by}, a line a contestant", parts, 'class="fits"')
 
 
