@@ -64,7 +64,7 @@ def bench(
     _check(model, budgets, asked, met, beside, text)
     format = format or (met[0][0].format if met else usual_format(model))
     how = {"format": format, "samples": samples, "seq_len": seq_len, "seed": seed, "device": device}
-    kinds = ",".join(_kinds(model, edits, budgets, met))
+    kinds = ",".join(_kinds(model, format, edits, budgets, met))
     menus = {
         damage: survey(model, data, out=out / f"menu-{damage}", over=over, damage=damage, edits=kinds, tell=tell, **how)
         for damage in dict.fromkeys(one.damage for one in asked)
@@ -109,16 +109,20 @@ def _written(out: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> d
     return result | {"picture": str(out / "bench.svg") if drawn else None, "report": str(out / "report.html")}
 
 
-def _kinds(model: str, edits: str, budgets: Sequence[str], met: Sequence[tuple[Any, str | None]]) -> tuple[str, ...]:
+def _kinds(
+    model: str, format: str, edits: str, budgets: Sequence[str], met: Sequence[tuple[Any, str | None]]
+) -> tuple[str, ...]:
     """The kinds of edits that are asked for, and those without which the budgets could not be kept to."""
     from secateur.cut.price import needed
+    from secateur.export import find
     from secateur.parts.edits import asked
     from secateur.parts.vision import is_vision
 
+    forms = getattr(find(format), "forms", False)
     kinds, pictures = asked(edits), is_vision(model)
     fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
     for budget in (*budgets, *fewer):
-        kinds = needed(Budget.parse(budget), kinds, pictures)
+        kinds = needed(Budget.parse(budget), kinds, pictures, forms)
     return kinds
 
 

@@ -18,6 +18,7 @@ from secateur.cut.latency import timed
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
 from secateur.cut.surveying import corrected, survey, take_up
+from secateur.export import find
 from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
@@ -89,10 +90,11 @@ def cut(
     check(asked, is_vision(model))
     allocators.find(allocate)
     sides_of(round)
-    kinds = needed(asked, edits_.asked(edits), is_vision(model))
+    format = format or usual_format(model)
+    kinds = needed(asked, edits_.asked(edits), is_vision(model), getattr(find(format), "forms", False))
     clocked = "seconds" in asked.caps  # on the processor
     device = "cpu" if clocked and device is None else device
-    case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, kinds)
+    case = open_case(model, data, format, samples, seq_len, seed, device, kinds)
     check_place(case, out)
     case = timed(case) if clocked else case
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}

@@ -27,13 +27,14 @@ def check(budget: Budget, pictures: bool = False) -> None:
         raise BudgetError("a share of the seconds is of nothing that is known yet", 'say how long it may take: "20 ms"')
 
 
-def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False) -> tuple[str, ...]:
-    """The kinds of edits that somebody asks for, and those without which the budget could not be kept to."""
+def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False, forms: bool = False) -> tuple[str, ...]:
+    """The kinds of edits that somebody asks for, and those without which the budget could not be kept to; low ranks
+    beside them, where the format holds `forms`."""
     caps = (*budget.caps, *budget.share)
     if not pictures and any(kind in (*FEWER_FLOPS, "rank") for kind in kinds):  # somebody has said which
         return kinds
     if "flops" in caps or ("seconds" in caps and pictures):
-        kinds = (*kinds, "channels") if pictures else (*kinds, "rank", *FEWER_FLOPS)
+        kinds = (*kinds, "channels") if pictures else (*kinds, *(("rank",) if forms else ()), *FEWER_FLOPS)
     return tuple(dict.fromkeys((*kinds, *(FEWER_FLOPS[1:] if "kv" in caps else ()))))
 
 

@@ -80,7 +80,8 @@ class Format(Protocol):
 
     A format whose readers take every tensor on its own, and do not fuse q, k and v, says so: `tensors_apart = True`;
     one that holds image models, `pictures = True`; one that holds language models in other shapes, `shapes = "any"`, or
-    "same" where all blocks must have the same and some may be gone.
+    "same" where all blocks must have the same and some may be gone; one that holds low ranks and their like, `forms =
+    True`.
     """
 
     @property

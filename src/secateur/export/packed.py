@@ -47,6 +47,7 @@ class Packed:
     tensors_apart: ClassVar[bool] = True
     pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "any"
+    forms: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return usual(self.anatomy)

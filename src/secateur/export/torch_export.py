@@ -61,6 +61,7 @@ class TorchExport(Graphed):
     tensors_apart: ClassVar[bool] = True
     pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "any"
+    forms: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return Packed(self.anatomy).edits()
