@@ -36,9 +36,13 @@ def test_neighbours_become_their_mean():
     assert made([1.0, 3.0]).thinned(10) == ([1.0, 2.0], [1.0, 3.0])
 
 
-@pytest.mark.parametrize(
-    "told", ["{", '{"steps": [1]}', '{"steps": ["<b>"], "losses": [1], "tokens": [1]}', '{"x": 1}']
-)
+@pytest.mark.parametrize("told", ['{"steps": 4020, "tokens_seen": 16465920}', '{"x": 1}'])
+def test_a_file_of_that_name_by_somebody_else_is_none_of_ours(tmp_path, told):
+    (tmp_path / FILE).write_text(told)
+    assert History.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("told", ["{", '{"steps": [1]}', '{"steps": ["<b>"], "losses": [1], "tokens": [1]}'])
 def test_what_cannot_be_read(tmp_path, told):
     (tmp_path / FILE).write_text(told)
     with pytest.raises(DataError, match="cannot read"):

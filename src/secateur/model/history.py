@@ -47,9 +47,13 @@ class History:
 
     @classmethod
     def load(cls, folder: Path) -> History | None:
-        """That of a folder; None where there is none, a DataError where it cannot be read."""
+        """That of a folder; None where there is none, or a file of that name that tells other things; a DataError where
+        it cannot be read."""
         try:
-            made = cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            if isinstance(told, dict) and not isinstance(told.get("steps"), list):  # of ours it is
+                return None
+            made = cls(**told)
             _check(made)
             return made
         except (FileNotFoundError, NotADirectoryError):
