@@ -118,11 +118,10 @@ def _kinds(
     from secateur.parts.edits import asked
     from secateur.parts.vision import is_vision
 
-    forms = getattr(find(format), "forms", False)
     kinds, pictures = asked(edits), is_vision(model)
     fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
     for budget in (*budgets, *fewer):
-        kinds = needed(Budget.parse(budget), kinds, pictures, forms)
+        kinds = needed(Budget.parse(budget), kinds, find(format), pictures)
     return kinds
 
 

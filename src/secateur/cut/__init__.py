@@ -91,7 +91,7 @@ def cut(
     allocators.find(allocate)
     sides_of(round)
     format = format or usual_format(model)
-    kinds = needed(asked, edits_.asked(edits), is_vision(model), getattr(find(format), "forms", False))
+    kinds = needed(asked, edits_.asked(edits), find(format), is_vision(model))
     clocked = "seconds" in asked.caps  # on the processor
     device = "cpu" if clocked and device is None else device
     case = open_case(model, data, format, samples, seq_len, seed, device, kinds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secateur.cut.case import Case, also
+from secateur.export import Format
 from secateur.export._write import layout_bytes
 from secateur.model.matrix import place
 from secateur.parts.edits.keep import Keep
@@ -27,15 +28,19 @@ def check(budget: Budget, pictures: bool = False) -> None:
         raise BudgetError("a share of the seconds is of nothing that is known yet", 'say how long it may take: "20 ms"')
 
 
-def needed(budget: Budget, kinds: tuple[str, ...], pictures: bool = False, forms: bool = False) -> tuple[str, ...]:
-    """The kinds of edits that somebody asks for, and those without which the budget could not be kept to; low ranks
-    beside them, where the format holds `forms`."""
+def needed(budget: Budget, kinds: tuple[str, ...], form: Format, pictures: bool = False) -> tuple[str, ...]:
+    """The kinds of edits that somebody asks for, and those without which the budget could not be kept to: where FLOPs
+    or seconds are capped channels, and of language models heads, layers and low ranks, as the format holds them."""
     caps = (*budget.caps, *budget.share)
     if not pictures and any(kind in (*FEWER_FLOPS, "rank") for kind in kinds):  # somebody has said which
         return kinds
-    if "flops" in caps or ("seconds" in caps and pictures):
-        kinds = (*kinds, "channels") if pictures else (*kinds, *(("rank",) if forms else ()), *FEWER_FLOPS)
-    return tuple(dict.fromkeys((*kinds, *(FEWER_FLOPS[1:] if "kv" in caps else ()))))
+    if pictures:
+        more: tuple[str, ...] = ("channels",) if "flops" in caps or "seconds" in caps else ()
+    elif "flops" in caps or ("seconds" in caps and getattr(form, "shapes", "")):
+        more = ("rank", *FEWER_FLOPS) if getattr(form, "forms", False) else FEWER_FLOPS
+    else:
+        more = FEWER_FLOPS[1:] if "kv" in caps else ()
+    return tuple(dict.fromkeys((*kinds, *more)))
 
 
 def price(case: Case, unit: Unit, edit: Edit, over: str) -> dict[str, float]:
