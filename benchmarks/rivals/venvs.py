@@ -1,4 +1,4 @@
-"""Make one pinned environment a rival: `python venvs.py DIR [llmcompressor gptqmodel autoround hqq]` -> DIR/v-<name>.
+"""Make one pinned environment a rival: `python venvs.py DIR [llmcompressor autoround hqq kvpress ...]` -> DIR/v-<name>.
 
 One each, because the rivals want different transformers. Every version is pinned in `pins/<name>.txt`, torch among
 them: left alone, pip may take a CUDA build that a machine without a GPU cannot use. What is there is kept.

@@ -174,6 +174,117 @@ def test_our_file_is_scored_as_it_was_when_it_was_cut(wide):
     assert found.kls == pytest.approx(json.loads((folder / "cut" / "windows.json").read_text())["kl"], rel=1e-2)
 
 
+def test_mergekit_is_met_with_fewer_channels_heads_and_layers(tmp_path):
+    """The deepest cut that a budget asks for and no deeper, and a plain file of ours at its bytes."""
+    from secateur.bench.rivals import find
+
+    tool = find("mergekit", {})[0]
+    if tool.version() is None:
+        pytest.skip(f"mergekit is not here: {tool.get()}")
+    more = {"num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4}
+    model = str(MODELS["save"]("llama", "float16", more, tmp_path / "model"))
+    (tmp_path / "text.txt").write_text("The old tree grows slowly and bends under the young leaf. " * 300)
+    asked = {"budgets": ["75% bytes", "1% bytes"], "rivals": ["mergekit", "mergekit:drop5"], **HOW}
+    rows = bench(model, str(tmp_path / "text.txt"), contestants=["lagrange"], out=tmp_path / "out", **asked)["rows"]
+    (theirs,) = [row for row in rows if row["setting"] == "drop2" or row["setting"] == "drop1"]
+    (twin,) = [row for row in rows if row["budget"] == theirs["budget"] and row is not theirs]
+    assert twin["contestant"] == "lagrange" and twin["bytes"] <= theirs["bytes"] and twin["kl"] > 0
+    assert theirs["kl_more"] == pytest.approx(theirs["kl"] - twin["kl"])
+    notes = [row["note"] for row in rows if row["tool"] and row["kl"] is None]
+    assert "even its smallest setting, drop4, takes about" in notes[0]
+    assert "drop5 would leave nothing of a network of 5 layers" in notes[1]
+
+
+PRESS = '''"""press: as one that shortens caches, told what to say."""
+import json, numpy
+NAME, DISTRIBUTION, FORMAT, SHAPE, PROMPT = "press", "numpy", "packed", ".*", 0.75
+SETTINGS = ("half", "quarter")
+def bits(setting, rows, cols):
+    return 16.0
+def left(setting):
+    return {{"half": 0.5, "quarter": 0.25}}[setting]
+def cut(job):
+    n = len(numpy.load(job.tokens))
+    {then}
+    lost = {{"kl": [0.5] * n, "rise": [job.prompt] * n, "agreement": [0.75] * n, "left": left(job.setting)}}
+    (job.out / "windows.json").write_text(json.dumps(lost))
+    return "1"
+'''
+
+
+@pytest.mark.parametrize(
+    ("caps", "then", "said"),
+    [
+        ({"kv": 100.0}, "", "half"),
+        ({"kv": 40.0}, "", "quarter"),
+        ({"kv": 10.0}, "", "even quarter leaves more of the cache"),
+        ({"bytes": 1e9}, "", "it shortens the cache alone, and knows nothing of bytes"),
+        ({"kv": 100.0}, "raise SystemExit('no such layer')", "ended with 1: no such layer"),
+        ({"kv": 100.0}, "return '1'", "left no file"),
+    ],
+)
+def test_a_press_is_met_at_its_share_of_the_cache(place, tmp_path, caps, then, said):
+    """Half of 2 KV heads x 16 numbers x 2 layers, keys and values of 16 bits; it reads 24 of 32 tokens as a prompt."""
+    from secateur.bench.presses import meet_press
+    from secateur.bench.rivals import Rival
+    from secateur.bench.versus import Field
+
+    folder, model = place
+    (tmp_path / "press.py").write_text(PRESS.format(then=then))
+    how = {"format": "packed", **HOW, "seed": 0, "device": None}
+    more = {"limit": 60.0, "prompt": 0.75}
+    here = Field(model, str(folder / "text.txt"), None, tmp_path / "out", how, None, lambda *_: None, **more)
+    whole, rival = here.case.stream.kv, Rival(tmp_path / "press.py")
+    caps = {name: cap / 100 * whole if name == "kv" else cap for name, cap in caps.items()}
+    entry = meet_press(here, rival, rival.settings, caps, "asked")
+    if said not in rival.settings:
+        assert said in entry.row["note"] and entry.row["kl"] is None and entry.row["kv"] is None
+        return
+    assert entry.row["setting"] == said and entry.row["kv"] == whole * rival.own.left(said)
+    assert entry.row["budget"] == f"kv {entry.row['kv']} B/token" and len(entry.kls) == len(here.case.held)
+    assert (entry.row["kl"], entry.row["rise"], entry.row["agreement"]) == (0.5, 24.0, 0.75)
+    assert entry.row["bytes"] == (Path(model) / "model.safetensors").stat().st_size
+
+
+def test_everybody_is_scored_behind_the_prompt_where_a_press_takes_part(place):
+    """By hand: the mean over the tokens that the rest of every window predicts."""
+    import torch
+    import transformers
+
+    from secateur.measure.compare import sums
+    from secateur.measure.scorer import scorer
+
+    folder, model = place
+    other = MODELS["save"]("llama", "float16", {"intermediate_size": 128}, folder / "other")
+    tokens = torch.randint(0, 256, (3, 20), generator=torch.Generator().manual_seed(0))
+    with scorer(model, prompt=0.75) as score:
+        found, *_ = score(str(other), tokens)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    with torch.no_grad():
+        ours, theirs = (load(one, dtype=torch.float32)(tokens).logits[:, 15:-1] for one in (other, model))
+    known = sums(ours, tokens[:, 16:], theirs)
+    assert found.kls == pytest.approx((known["kls"] / 4).tolist(), rel=1e-4) and found.tokens == 12
+    assert found.losses == pytest.approx((known["losses"] / 4).tolist(), rel=1e-4)
+
+
+def test_kvpress_is_met_at_bytes_of_the_cache(place):
+    """Pressing nothing away loses nothing, and ours has no more of the cache than what is left of theirs."""
+    from secateur.bench.rivals import find
+
+    tool = find("kvpress", {})[0]
+    if tool.version() is None:
+        pytest.skip(f"kvpress is not here: {tool.get()}")
+    folder, model = place
+    asked = {"budgets": ["50% kv", "3 MB"], "rivals": ["kvpress", "kvpress:knorm-1"], **HOW}
+    found = bench(model, str(folder / "text.txt"), contestants=["lagrange"], out=folder / "kv", **asked)
+    rows = {(row["contestant"], row["asked"]): row for row in found["rows"]}
+    half, all_ = rows["kvpress snapkv-0.5", "50% kv"], rows["kvpress knorm-1", ""]
+    ours = rows["lagrange", half["budget"]]
+    assert ours["kv"] <= half["kv"] and ours["kl"] > 0 and half["kl"] > 0 and half["kl_more"] is not None
+    assert all_["kl"] == pytest.approx(0, abs=1e-5) and all_["kv"] == 2 * half["kv"]
+    assert "knows nothing of bytes" in rows["kvpress", "3 MB"]["note"]
+
+
 BAD = '''"""bad: {name}."""
 NAME, DISTRIBUTION, FORMAT, SHAPE = "bad", "numpy", "gguf", ".*"
 SETTINGS = ("large", "small")

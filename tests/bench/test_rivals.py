@@ -13,15 +13,20 @@ from secateur.bench import rivals
 from secateur.bench.rivals import Rival, RivalError
 from secateur.types import SecateurError
 
+#: of a network of forty blocks
+MATRICES = [*((256, 512, block) for block in range(40)), (64, 256, None)]
+
 
 def test_every_file_says_what_its_tool_is():
     for rival in rivals.every({}):
         assert rival.sentence.startswith(f"{rival.name}: ") or rival.name in rival.sentence.lower()
         assert rival.sentence.endswith(".") and rival.get()
         assert all(re.fullmatch(rival.own.SHAPE, setting) for setting in rival.settings)
-        sizes = [rival.payload(setting, [(256, 512, True), (64, 256, False)], 1e3) for setting in rival.settings]
+        sizes = [rival.payload(setting, MATRICES, 1e3) for setting in rival.settings]
         assert sizes == sorted(sizes, reverse=True), f"{rival.name}: from the largest file to the smallest"
-        assert sizes[-1] > 1e3 and sizes[0] < 1e3 + (4.2 if rival.pictures else 2.2) * (256 * 512 + 64 * 256)
+        assert sizes[-1] > 1e3 and sizes[0] < 1e3 + (4.2 if rival.pictures else 2.2) * sum(
+            r * c for r, c, _ in MATRICES
+        )
 
 
 @pytest.mark.parametrize("words", ["llama.cpp", "llama-cpp:q4_k_m", "LlamaCpp"])
@@ -61,6 +66,18 @@ def test_a_version_is_asked_of_its_own_interpreter(tmp_path):
     python.chmod(0o755)
     found = Rival(rivals.HERE / "rtn.py", str(python)).version()
     assert found == Rival(rivals.HERE / "rtn.py").version()
+
+
+def test_mergekit_leaves_out_a_run_before_the_last_layer(tmp_path):
+    """Sizes are foreseen by depth; of what a network has not, nothing is foreseen, and a run says so."""
+    tool = rivals.find("mergekit", {})[0]
+    assert [tool.own.gone(f"drop{n}", 8) for n in (1, 2, 7, 8)] == [range(6, 7), range(5, 7), range(7), None]
+    matrices = [*((10, 10, block) for block in range(3)), (5, 10, None)]
+    assert [tool.payload(f"drop{n}", matrices, 7.0) for n in (1, 2, 3)] == [507.0, 307.0, None]
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3}')
+    how = {"model": tmp_path, "tokens": tmp_path, "device": "cpu", "seed": 0}
+    with pytest.raises(RivalError, match="drop3 would leave nothing of a network of 3 layers"):
+        rivals.run(Rival(tool.file), "drop3", tmp_path / "out" / "mergekit-drop3", **how)
 
 
 TOOL = '''"""tool: does as it is told."""

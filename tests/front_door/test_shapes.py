@@ -190,6 +190,17 @@ def test_heads_in_a_plain_file_are_for_configs_that_can_say_so(tiny, text, quick
     assert "transformers" in result["export"]["verified_in"] and result["export"]["logit_error"] < 1e-3
 
 
+def test_plain_files_have_no_heads_that_their_config_would_be_refused_for(model, text, quick, tmp_path):
+    """Three of four KV heads are six query heads, and a width of 64 is no multiple of six."""
+    menu = survey(str(model), str(text), format="safetensors", edits="heads", out=tmp_path, **quick)
+    offered = {
+        text_ for text_, column in zip(map(repr, menu.edits), menu.damage.T, strict=True) if np.isfinite(column).any()
+    }
+    assert "heads(keep=0.5)" in offered and "heads(keep=0.75)" not in offered
+    menu = survey(str(model), str(text), format="packed", edits="heads", out=tmp_path / "packed", **quick)
+    assert "heads(keep=0.75)" in set(map(repr, menu.edits))
+
+
 @pytest.mark.parametrize(("name", "width"), [("llama", "intermediate_size"), ("gpt2", "n_inner"), ("opt", "ffn_dim")])
 def test_the_same_shape_in_every_block_is_a_plain_model(tiny, text, quick, tmp_path, name, width):
     """transformers itself loads it: fewer channels (and heads) in its configuration, nothing of ours beside."""

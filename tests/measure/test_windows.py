@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from secateur.measure import windows as windows_
-from secateur.measure.windows import Encoded, cut, encode, length_for, read_text
+from secateur.measure.windows import Encoded, behind, cut, encode, length_for, read_text
 from secateur.model.text import load_tokenizer
 from secateur.types import DataError
 
@@ -45,6 +45,14 @@ def test_nothing_is_scored_twice_and_everything_has_its_context(stride):
 def test_a_stride_of_one_window_is_the_default():
     assert torch.equal(cut(count(50), 8, stride=8).tokens, cut(count(50), 8).tokens)
     assert cut(count(50), 8, stride=8).first == cut(count(50), 8).first == 1
+
+
+def test_behind_a_prompt_its_own_predictions_are_not_scored():
+    """Of eight tokens four are the prompt, which predicts the fifth by itself; one at least is left to be scored."""
+    assert scored(behind(cut(count(8), 8), 0.5)) == [5, 6, 7]
+    assert scored(behind(cut(count(8), 4), 0.99)) == [3, 7]
+    with pytest.raises(DataError, match="have nothing behind a prompt"):
+        behind(cut(count(8), 2), 0.75)
 
 
 def test_with_a_first_token_every_token_is_scored():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.bench.contestants import Contestant, contestant
+from secateur.bench.presses import meet_press
 from secateur.bench.versus import RESULT, ROW, Entry, Field, beside_ours, empty_row, meet
 from secateur.maths.bootstrap import bootstrap
 from secateur.types import Budget, BudgetError, Menu, SecateurError
@@ -48,7 +49,8 @@ def bench(
     """Rows of every contestant at every budget: bytes, KL and rise of the loss with 95% intervals, seconds.
 
     They are measured on the windows of `data` that nothing was calibrated on, or on all of `text`, a file that nobody
-    has seen: then folders of others stand `beside` ours. `rivals` are tools of others, run here (`bench/rivals`).
+    has seen: then folders of others stand `beside` ours. `rivals` are tools of others, run here (`bench/rivals`);
+    with one that shortens caches everybody is measured behind its prompt (`presses.py`).
     Finished rows are kept in `out`; the same call goes on. `out/report.html` shows them, also of a run that broke off;
     `again` is the command that it says.
     """
@@ -71,10 +73,12 @@ def bench(
     }
     about = {"model": str(model), "data": str(data), "text": text, "budgets": list(budgets), "format": format}
     about |= {"reference": asked[0].name, "each": "example" if is_vision(model) else "token", "again": again}
+    prompt = max((rival.prompt for rival, _ in met), default=0.0)
+    about |= {"prompt": prompt} if prompt else {}  # a share of every window that is read and not scored
     entries: list[Entry] = []
     try:
-        with scorer(model, seed=seed, device=device, tell=tell) as score:
-            here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT, over)
+        with scorer(model, seed=seed, device=device, tell=tell, prompt=prompt) as score:
+            here = Field(model, data, text, out, how, score, tell, rival_limit or tools.LIMIT, over, prompt)
             for budget in budgets:
                 entries.extend(_ours(here, one, budget, menus) for one in asked)  # one by one: each is kept
                 for rival in (rival for rival, setting in met if setting is None):
@@ -119,6 +123,7 @@ def _kinds(
     from secateur.parts.vision import is_vision
 
     kinds, pictures = asked(edits), is_vision(model)
+    kinds = tuple(dict.fromkeys((*kinds, *(kind for rival, _ in met for kind in rival.edits))))
     fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
     for budget in (*budgets, *fewer):
         kinds = needed(Budget.parse(budget), kinds, find(format), pictures)
@@ -177,10 +182,10 @@ def _ours(here: Field, one: Contestant, budget: str, menus: Mapping[str, Menu]) 
             here.model, chosen, data=here.data, out=folder, menu=menu, round=one.round, tell=here.tell, **options
         )
         row.update(bytes=told["export"]["bytes_on_disk"], bits_per_weight=told["spent"]["bits_per_weight"])
-        row.update(flops=told["spent"].get("flops"))
+        row.update(flops=told["spent"].get("flops"), kv=told["spent"].get("kv"))
         row.update(predicted=chosen.damage, seconds=told["seconds"], agreement=told["agreement"])
         windows = json.loads((folder / WINDOWS).read_text(encoding="utf-8"))
-        if here.text is None:
+        if here.text is None and not here.prompt:
             return Entry(row, windows["kl"], windows["rise"])
         return here.measured(row, folder)
 
@@ -200,7 +205,8 @@ def _met(
     from secateur.cut import caps_of
 
     menu = menus[first.damage]
-    theirs = meet(here, rival, settings, caps_of(menu, Budget.parse(budget)) if budget else {}, budget)
+    caps = caps_of(menu, Budget.parse(budget)) if budget else {}
+    theirs = (meet_press if rival.prompt else meet)(here, rival, settings, caps, budget)
     same = theirs.row["budget"]
     if theirs.row["bytes"] is None or any(e.row["budget"] == same and e.row["bytes"] for e in before):
         known = [e for e in before if e.row["contestant"] == theirs.row["contestant"] and e.row["budget"] == same]

@@ -44,6 +44,7 @@ def empty_row(contestant: str, budget: str) -> dict[str, Any]:
         "bytes",
         "bits_per_weight",
         "flops",
+        "kv",
         "predicted",
         "kl",
         "kl_interval",
@@ -69,6 +70,12 @@ class Field:
     tell: Any
     limit: float
     over: str = "all"
+    prompt: float = 0.0  # the share of every window that is read and not scored
+
+    @property
+    def on(self) -> Any:
+        """What is measured on: the windows held back, or a text."""
+        return self.case.held if self.text is None else self.text
 
     @cached_property
     def case(self) -> Any:
@@ -83,6 +90,7 @@ class Field:
 
         about = {key: self.how[key] for key in ("samples", "seq_len", "seed")}
         where = Path(self.text) if self.text is not None and not is_vision(self.model) else None
+        about |= {"prompt": self.prompt} if self.prompt else {}
         return about | {"text": self.text, "size": where.stat().st_size if where and where.exists() else None}
 
     def once(self, folder: Path, done: Mapping[str, Any], do: Callable[[], Entry]) -> Entry:
@@ -100,8 +108,7 @@ class Field:
 
     def measured(self, row: dict[str, Any], folder: Path) -> Entry:
         """A row with the figures of the files in a folder, whoever wrote them."""
-        on = self.case.held if self.text is None else self.text
-        found, size, bits, note = self.score(str(folder), on)
+        found, size, bits, note = self.score(str(folder), self.on)
         rises = [now - was for now, was in zip(found.losses, found.reference, strict=True)]
         row |= {"agreement": found.agreement, "note": row["note"] or note}
         row |= {name: value for name, value in (("bytes", size), ("bits_per_weight", bits)) if row[name] is None}
@@ -119,9 +126,7 @@ def beside_ours(here: Field, folder: str) -> Entry:
 
 def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, float], budget: str) -> Entry:
     """The rival's row with its largest setting that keeps to the caps. Whatever goes wrong is a row that says so."""
-    row = empty_row(rival.name, budget) | {"tool": rival.name, "version": rival.version() or ""}
-    if len(settings) == 1:
-        row |= {"contestant": f"{rival.name} {settings[0]}", "setting": settings[0]}
+    row = begun(rival, settings, budget)
     try:
         if here.over == "linear":  # embeddings and head stay as they are, theirs as ours
             settings = [rival.linear(setting) for setting in settings]
@@ -131,7 +136,7 @@ def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, 
         row |= {"contestant": f"{rival.name} {setting}", "setting": setting}
         row |= {name: told.get(name) for name in (*SIZES, "seconds", "version")}
         row["budget"] = _same(rival, here.how["format"], told)
-        folder = _folder(here, rival, setting)
+        folder = folder_of(here, rival, setting)
         done = {"rival": rival.name, "setting": setting, "version": told["version"], **_job(here), **here.key()}
 
         def measured() -> Entry:
@@ -144,8 +149,20 @@ def meet(here: Field, rival: Rival, settings: Sequence[str], caps: Mapping[str, 
         found = here.once(folder, done, measured)
         return Entry(row | {key: found.row[key] for key in ("agreement", "note")}, found.kls, found.rises)
     except SecateurError as why:
-        said = f"{why.message}; {why.hint}" if why.hint else why.message
-        return Entry(row | {"bytes": None, "bits_per_weight": None, "flops": None, "note": said, "budget": budget})
+        return failed(row, why, budget)
+
+
+def begun(rival: Rival, settings: Sequence[str], budget: str) -> dict[str, Any]:
+    """The row of a rival that has not run."""
+    row = empty_row(rival.name, budget) | {"tool": rival.name, "version": rival.version() or ""}
+    return row | ({"contestant": f"{rival.name} {settings[0]}", "setting": settings[0]} if len(settings) == 1 else {})
+
+
+def failed(row: dict[str, Any], why: SecateurError, budget: str) -> Entry:
+    """The row of a rival that did not do its job."""
+    said = f"{why.message}; {why.hint}" if why.hint else why.message
+    sizes = dict.fromkeys((*SIZES, "kv"))
+    return Entry(row | sizes | {"note": said, "budget": budget})
 
 
 def _reading(do: Callable[[], Any]) -> Any:
@@ -178,8 +195,10 @@ def largest(
     """
     if not caps:
         return settings[0], _made(here, rival, settings[0])
-    guesses = {setting: _guess(here, rival, setting) for setting in settings}
-    ordered = sorted(settings, key=lambda setting: -guesses[setting]["bytes"])
+    guesses = {setting: guess for setting in settings if (guess := _guess(here, rival, setting)) is not None}
+    if not guesses:
+        raise RivalError(f"even {settings[0]} would leave nothing of this network")
+    ordered = sorted(guesses, key=lambda setting: -guesses[setting]["bytes"])
     if rival.quick:
         at = bisect_left(ordered, True, key=lambda setting: _fits(_made(here, rival, setting), caps))
     else:
@@ -199,14 +218,17 @@ def _fits(told: Mapping[str, Any], caps: Mapping[str, float]) -> bool:
     return all(told[name] <= cap for name, cap in caps.items())
 
 
-def _guess(here: Field, rival: Rival, setting: str) -> dict[str, float]:
-    """About what a setting's file will take, as `_sizes` tells it of a file."""
+def _guess(here: Field, rival: Rival, setting: str) -> dict[str, float] | None:
+    """About what a setting's file will take, as `_sizes` tells it of a file; None where there is no such setting of
+    this network."""
     units, stored = here.case.stream.anatomy.units, here.case.checkpoint.tensors
-    inside = [(m.rows, m.cols, True) for unit in units if unit.block is not None for m in unit.matrices]
-    outside = [(m.rows, m.cols, False) for unit in units if unit.block is None for m in unit.matrices]
+    matrices = [(m.rows, m.cols, unit.block) for unit in units for m in unit.matrices]
     cut = {m.tensor for unit in units for m in unit.matrices}
     rest = sum(one.bytes for name, one in stored.items() if name not in cut)
-    whole, counted = rival.payload(setting, inside + outside, rest), rival.payload(setting, inside, 0)
+    inside = [one for one in matrices if one[2] is not None]
+    whole, counted = rival.payload(setting, matrices, rest), rival.payload(setting, inside, 0)
+    if whole is None or counted is None:
+        return None
     return {"bytes": whole, "bits_per_weight": 8 * (counted if here.over == "linear" else whole) / _weights(here)}
 
 
@@ -222,7 +244,8 @@ def _job(here: Field) -> dict[str, Any]:
     return {"fingerprint": here.case.checkpoint.fingerprint, "windows": windows, "over": here.over}
 
 
-def _folder(here: Field, rival: Rival, setting: str) -> Path:
+def folder_of(here: Field, rival: Rival, setting: str) -> Path:
+    """Where a rival's run with a setting lies."""
     job = _job(here)
     of = f"{job['fingerprint'][:8]}-{job['windows'][:8]}-{here.over}"
     return here.out / "rivals" / of / f"{rival.file.stem}-{setting}"
@@ -235,7 +258,7 @@ def _made(here: Field, rival: Rival, setting: str, again: bool = False) -> dict[
     from secateur.export._write import write_text
     from secateur.model.disk import atomic
 
-    folder = _folder(here, rival, setting)
+    folder = folder_of(here, rival, setting)
     file = folder / "run.json"
     if file.is_file() and not again:
         told = json.loads(file.read_text(encoding="utf-8"))

@@ -133,6 +133,8 @@ def _table(result: dict[str, Any]) -> RenderableType:
     notes.append(
         Text(f"* the least KL to the uncut model at this budget, nats per {result['each']}; all intervals are 95%")
     )
+    if result.get("prompt"):
+        notes.append(Text(f"measured behind the first {result['prompt']:.0%} of every window, which is a prompt"))
     notes.append(Text(f"the same as a page, with pictures: {result['report']}"))
     return Group(table, *notes)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from secateur.export import Format
+from secateur.export._widths import unreadable
 from secateur.export._write import Layout
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.held import Held
@@ -143,7 +144,7 @@ class Case:
 
     def refuses(self, unit: Unit, edit: Edit) -> str | None:
         """Why this unit cannot have this edit, in words; None when it can."""
-        if why := self._stays(unit, edit) or _misfit(unit, edit) or _unfit(unit, edit):
+        if why := self._stays(unit, edit) or _misfit(unit, edit) or _unfit(unit, edit) or self._untold(unit, edit):
             return why
         left, inner = self.left(unit, edit)
         if not left.matrices:
@@ -161,6 +162,12 @@ class Case:
         if not self.whole_blocks and unit.side.by == "experts":
             return "a layer of experts can have fewer, but not none"
         return None
+
+    def _untold(self, unit: Unit, edit: Edit) -> str | None:
+        """Why no config could say that every block has so few heads, or None."""
+        if not (self.one_shape and isinstance(edit, Heads)):
+            return None
+        return unreadable(self.checkpoint.config, edit.left(count(unit)))
 
     def layout(self, unit: Unit, edit: Edit) -> dict[str, Layout]:
         """Every tensor that the file will hold for this unit."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from secateur.model.families import family
@@ -22,6 +24,30 @@ def untold(config: Mapping[str, Any]) -> str | None:
     told = all(part.heads_told for part in family(kind).parts if part.by == "heads")
     said = f"a config of `{kind}` takes heads to be as wide as the network over their number, so that a plain file"
     return None if told else f"{said} holds all of them"
+
+
+def unreadable(config: Mapping[str, Any], left: int) -> str | None:
+    """Why transformers takes no config of such a model whose blocks all have so many KV heads left, or None: of many
+    architectures the width must be a multiple of the heads, though heads are not as wide as that tells."""
+    heads = config.get("num_attention_heads", 0)
+    pairs = config.get("num_key_value_heads") or heads
+    if not pairs or left >= pairs:
+        return None
+    said = {"num_attention_heads": left * heads // pairs, "num_key_value_heads": left}
+    said["head_dim"] = config.get("head_dim") or config.get("hidden_size", 0) // heads
+    return _refusal(json.dumps({**config, **said}, sort_keys=True))
+
+
+@cache
+def _refusal(config: str) -> str | None:
+    from transformers import AutoConfig
+
+    told = json.loads(config)
+    try:
+        AutoConfig.for_model(told.pop("model_type"), **told)
+    except Exception as error:  # whatever a config's own checks raise: ours is read by no one then
+        return f"transformers refuses such a config: {str(error).strip().splitlines()[-1].strip()}"
+    return None
 
 
 def widths(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from secateur.measure.compare import Comparison
 from secateur.measure.models import Model, open_model
 from secateur.measure.pictures import compared, logits_of
 from secateur.measure.rows import Desk, Read
-from secateur.measure.windows import Texts, Windows, length_for, read_text
+from secateur.measure.windows import Texts, Windows, behind, length_for, read_text
 from secateur.model.pictures import Pictures, read_pictures
 from secateur.model.stream import device_of
 from secateur.parts.vision import is_vision, open_vision
@@ -32,22 +32,31 @@ Tell = Callable[[str, int, int], None]
 
 
 @contextmanager
-def scorer(reference: str, *, seed: int = 0, device: str | None = None, tell: Tell | None = None) -> Iterator[Scorer]:
-    """Hold models against a reference on samples: windows of tokens or pictures at hand, or the name of a file."""
+def scorer(
+    reference: str, *, seed: int = 0, device: str | None = None, tell: Tell | None = None, prompt: float = 0.0
+) -> Iterator[Scorer]:
+    """Hold models against a reference on samples: windows of tokens or pictures at hand, or the name of a file; of
+    windows only what lies behind the first `prompt` of each is scored."""
     say: Tell = tell or (lambda *_: None)
     if is_vision(reference):
         yield _of_pictures(reference, device, say)
         return
     with TemporaryDirectory(prefix="secateur-") as place:
-        yield _of_text(reference, Desk(device, Path(place), say), seed)
+        yield _of_text(reference, Desk(device, Path(place), say), seed, prompt)
 
 
-def _of_text(reference: str, desk: Desk, seed: int) -> Scorer:
+def scored(reference: str, samples: Any, seed: int = 0, prompt: float = 0.0) -> Windows:
+    """The windows that a scorer of this model holds others against it on."""
+    opened = open_model(reference)
+    return _windows(opened, samples, seed, prompt)(opened)
+
+
+def _of_text(reference: str, desk: Desk, seed: int, prompt: float) -> Scorer:
     opened = open_model(reference)
 
     @cache
     def standard(samples: Any) -> tuple[Callable[[Model], Windows], Read]:
-        windows = _windows(opened, samples, seed)
+        windows = _windows(opened, samples, seed, prompt)
         return windows, desk.read(opened, windows(opened))
 
     def score(name: str, samples: Any) -> Scored:
@@ -63,11 +72,13 @@ def _of_text(reference: str, desk: Desk, seed: int) -> Scorer:
     return score
 
 
-def _windows(reference: Model, samples: Any, seed: int) -> Callable[[Model], Windows]:
+def _windows(reference: Model, samples: Any, seed: int, prompt: float) -> Callable[[Model], Windows]:
     """The windows of a model: those that are at hand, or of a text as its own tokenizer has it."""
     if isinstance(samples, torch.Tensor):
-        return lambda _: Windows(samples, 1, None)
-    return Texts(read_text(samples), str(samples), length_for([reference], None), seed=seed).windows
+        whole: Callable[[Model], Windows] = lambda _: Windows(samples, 1, None)  # noqa: E731
+    else:
+        whole = Texts(read_text(samples), str(samples), length_for([reference], None), seed=seed).windows
+    return (lambda model: behind(whole(model), prompt)) if prompt else whole
 
 
 def _of_pictures(reference: str, device: str | None, tell: Tell) -> Scorer:

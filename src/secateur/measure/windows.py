@@ -59,6 +59,16 @@ class Windows:
         return len(self.tokens) * self.each
 
 
+def behind(windows: Windows, prompt: float) -> Windows:
+    """The same windows, scored only behind this share of each: what comes right behind it is predicted by its last
+    token, and does not count."""
+    length = windows.tokens.shape[1]
+    read = min(max(1, round(prompt * length)), length - 2)
+    if read < 1:
+        raise DataError(f"windows of {length} tokens have nothing behind a prompt", "use --seq-len 3 or more")
+    return Windows(windows.tokens, read + 1, None)
+
+
 def read_text(data: str | Path) -> str:
     """The text; the log says so if it is too long to be taken as a whole."""
     if str(data).endswith(".npz"):

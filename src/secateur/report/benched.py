@@ -37,6 +37,7 @@ def _lead(result: Mapping[str, Any]) -> str:
     from secateur.bench import winners
 
     on = result["text"] or f"what {result['data']} keeps back from calibration"
+    on += f", behind the first {result['prompt']:.0%} of every window" if result.get("prompt") else ""
     best = winners(result["rows"])
     said = words.budgets(row["budget"] for row in result["rows"])
     won = "".join(f"<li>{escape(said[budget])}: <strong>{escape(name)}</strong></li>" for budget, name in best.items())
@@ -53,8 +54,8 @@ def _frontier(drawn: str, each: str) -> str:
         return ""
     return (
         f"<h2>KL against size</h2><p class=soft>How far the predictions are from the uncut model's, in nats per {each}"
-        ", against the bytes of the whole file, or FLOPs. Lower and further left is better; lines up and down are 95% "
-        "intervals."
+        ", against the bytes of the whole file, FLOPs, or the cache. Lower and further left is better; lines up and "
+        "down are 95% intervals."
         f'</p><figure data-name="frontier" style="max-width:52rem">{drawn}</figure>'
     )
 
@@ -73,8 +74,9 @@ def _against(drawn: str, first: str) -> str:
 def figures(result: Mapping[str, Any]) -> dict[str, str]:
     """The figures of the page by their names, as SVG; empty where there is nothing to draw."""
     known = [row for row in result["rows"] if row["kl"] is not None and row["kl"] > 0 and row["bytes"]]
-    capped = known and all(row.get("flops") for row in known) and any("flops" in row["budget"] for row in known)
-    drawn = pictures.rivals(known, "flops" if capped else "bytes") if known else ""
+    asked = " ".join(row["budget"] for row in known)
+    capped = [one for one in ("flops", "kv") if one in asked and all(row.get(one) for row in known)]
+    drawn = pictures.rivals(known, (*capped, "bytes")[0]) if known else ""
     return {"frontier": drawn, "differences": differences(result["rows"], str(result["reference"]))}
 
 

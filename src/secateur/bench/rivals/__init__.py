@@ -5,6 +5,10 @@ A file says what its tool is called, which settings it knows from the largest fi
     NAME, FORMAT, SETTINGS    its name; the format of ours that its files are met in; its settings
     SHAPE                     a pattern of every setting that may be asked for by name
     bits(setting, rows, cols) about how many bits a weight of such a matrix will take
+    gone(setting, depth)      where it leaves layers out: which of so many, or None where the network has too few
+    EDITS                     kinds of edits that ours need to meet such files
+    PROMPT, left(setting)     where it shortens the cache of what was read and cuts no file: the share of every window
+                              that is read before, and the share of its cache that stays (`bench/presses.py`)
     cut(job) -> version       runs in the tool's own interpreter, as a process (`_there.py` is its frame)
     DISTRIBUTION              what must be installed there, with MORE beside it; or functions `version()` and `get()`
                               where it is no package
@@ -39,6 +43,8 @@ HERE = Path(__file__).parent
 WHERE = "SECATEUR_RIVAL_{}"
 #: seconds that a rival may take where nobody says
 LIMIT = 4 * 3600.0
+#: rows, columns, and the block that a matrix lies in, None outside of them
+Matrix = tuple[int, int, int | None]
 
 
 class RivalError(SecateurError):
@@ -111,12 +117,27 @@ class Rival:
         """The setting that leaves embeddings and head in 16 bits, where others do not."""
         return getattr(self.own, "linear", lambda setting: setting)(setting)
 
-    def payload(self, setting: str, matrices: Sequence[tuple[int, int, bool]], rest: float) -> float:
-        """About how many bytes of tensors its file will hold: `matrices` are rows, columns and whether they lie inside
-        the blocks; `rest` is what else the model holds. What lies outside stays at 16 bits with most of them."""
+    @property
+    def prompt(self) -> float:
+        """The share of every window that it reads before it shortens the cache; 0 for those that cut files."""
+        return getattr(self.own, "PROMPT", 0.0)
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        return getattr(self.own, "EDITS", ())
+
+    def payload(self, setting: str, matrices: Sequence[Matrix], rest: float) -> float | None:
+        """About how many bytes of tensors its file will hold, None where the network is too shallow for the setting;
+        `rest` is what else the model holds. What lies outside the blocks stays at 16 bits with most of them."""
         whole = getattr(self.own, "WHOLE", False) and "+" not in setting
-        found = (r * c * (self.bits(setting, r, c) if inside or whole else 16.0) / 8 for r, c, inside in matrices)
-        return rest + sum(found)
+        depth = 1 + max((block for *_, block in matrices if block is not None), default=-1)
+        gone = getattr(self.own, "gone", lambda *_: ())(setting, depth)
+        if gone is None:
+            return None
+        left = (one for one in matrices if one[2] not in gone)
+        return rest + sum(
+            r * c * (self.bits(setting, r, c) if whole or at is not None else 16.0) / 8 for r, c, at in left
+        )
 
 
 def names() -> list[str]:
@@ -177,14 +198,26 @@ def _variable(name: str) -> str:
 
 
 def run(
-    rival: Rival, setting: str, out: Path, *, model: Path, tokens: Path, device: str, seed: int, limit: float = LIMIT
+    rival: Rival,
+    setting: str,
+    out: Path,
+    *,
+    model: Path,
+    tokens: Path,
+    device: str,
+    seed: int,
+    limit: float = LIMIT,
+    prompt: int = 0,
 ) -> dict[str, Any]:
     """Let a rival cut a model with one setting into `out`, as a process of its own; what it says of the run.
+
+    `tokens` are what it calibrates on; where it shortens caches what it is measured on, the first `prompt` of each read
+    before.
 
     RivalError where it crashes, takes more than `limit` seconds, or leaves no file; its words are in `out`.log.
     """
     job = {"rival": rival.file, "setting": setting, "model": model, "tokens": tokens, "out": out}
-    job |= {"scratch": out.parent / f"{_plain(rival.name)}-shared", "device": device, "seed": seed}
+    job |= {"scratch": out.parent / f"{_plain(rival.name)}-shared", "device": device, "seed": seed, "prompt": prompt}
     out.parent.mkdir(parents=True, exist_ok=True)
     asked, log = out.with_name(f"{out.name}.job.json"), out.with_name(f"{out.name}.log")
     asked.write_text(json.dumps({k: str(v.absolute()) if isinstance(v, Path) else v for k, v in job.items()}) + "\n")
@@ -205,7 +238,7 @@ def run(
             _end(child)
     if status:
         raise RivalError(f"{_ended(status)}: {_last(log)}", f"its words are in {log}")
-    if not list((out / "packed").glob("*.*")) or not (out / "run.json").exists():
+    if not list(out.glob("windows.json" if rival.prompt else "packed/*.*")) or not (out / "run.json").exists():
         raise RivalError("left no file", f"its words are in {log}")
     return json.loads((out / "run.json").read_text())
 

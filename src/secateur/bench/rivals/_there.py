@@ -4,6 +4,7 @@ A job is one JSON file; the rival's file has a function `cut(job)`. It leaves in
 
     packed/    the rival's own file, as its users get it
     dense/     the values that its arithmetic sees as plain weights, where only its own reader reads the packed ones
+    windows.json  instead of these, where it shortens caches: what every window lost behind its prompt
     run.json   the version, seconds, CPU seconds, peak memory
 """
 
@@ -27,7 +28,8 @@ BESIDE = ("config.json", "generation_config.json", "tokenizer*", "special_tokens
 
 @dataclass(frozen=True)
 class Job:
-    """One setting of one rival on one model. `tokens` is a .npy of calibration windows x length, the same as ours."""
+    """One setting of one rival on one model. `tokens` is a .npy of calibration windows x length, the same as ours; for
+    one that shortens caches of windows to be scored, the first `prompt` tokens of each being read before."""
 
     rival: Path
     setting: str
@@ -37,6 +39,7 @@ class Job:
     scratch: Path  # what several settings of this rival share
     device: str = "cpu"
     seed: int = 0
+    prompt: int = 0
 
     @property
     def packed(self) -> Path:
