@@ -27,7 +27,7 @@ LM = SHARED / "models/lm-small", SHARED / "data/lm/calib.txt"
 RESNET = SHARED / "models/cifar_resnet/resnet20_jpeg.safetensors", SHARED / "data/cifar10/train_5000.npz"
 #: model and data, format, kinds of edits, other caps, samples, and shares of the uncut network's time
 CASES = (
-    (*LM, "torch-export", "bits,rank", "", 32, (0.9, 0.75, 0.6)),
+    (*LM, "torch-export", "bits,rank,channels,heads,drop", "", 32, (0.9, 0.75, 0.6)),
     (*LM, "onnx", "bits", ", 6 bits/weight", 32, (1.5, 1.2, 0.9)),
     (*RESNET, "safetensors", "channels", "", 1000, (0.8, 0.6)),
 )
