@@ -54,6 +54,8 @@ ROWS = [row("a <b>", "4 bits", 400, 0.03), row("b", "4 bits", 390, 0.1), row("b"
 
 def test_who_wins_where():
     assert winners([*ROWS, row("c", "2 bits", 0, None)]) == {"4 bits": "a <b>", "2 bits": "b"}
+    assert winners(ROWS) == {"4 bits": "a <b>"}, "who was alone has won nothing"
+    assert winners(ROWS[:1]) == {"4 bits": "a <b>"}
 
 
 def test_a_picture_has_a_line_for_everyone_and_stands_alone():

@@ -243,12 +243,13 @@ def _drop_tensors(folder: Path) -> None:
 
 
 def winners(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The contestant with the least KL at each budget, where it is known."""
-    best: dict[str, Mapping[str, Any]] = {}
+    """The contestant with the least KL at each budget, where it is known; where others were met at any, only there."""
+    met: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["kl"] is not None and row["budget"] and row["kl"] < best.get(row["budget"], {"kl": math.inf})["kl"]:
-            best[row["budget"]] = row
-    return {budget: row["contestant"] for budget, row in best.items()}
+        met.setdefault(row["budget"], []).append(row)
+    contested = {budget: some for budget, some in met.items() if len(some) > 1} or met
+    known = {budget: [row for row in some if row["kl"] is not None] for budget, some in contested.items() if budget}
+    return {budget: min(some, key=lambda row: row["kl"])["contestant"] for budget, some in known.items() if some}
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -317,7 +317,7 @@ def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
     parts.append(f'<text x="{(left + right) / 2}" y="{high - 6}" text-anchor="middle">{unit}</text>')
     parts.append(f'<text x="16" y="{(high - bottom) / 2}" transform="rotate(-90 16 {(high - bottom) / 2})" '
                  'text-anchor="middle">KL, nats</text>')  # fmt: skip
-    who = [str(row.get("tool") or row["contestant"]) for row in rows]  # a tool's settings lie on one line
+    who = [_line(row, by) for row in rows]
     for at, name in enumerate(dict.fromkeys(who)):
         mine = sorted((r for r, its in zip(rows, who, strict=True) if its == name), key=lambda r: r[by])
         dress = f"r{at % 8}"
@@ -335,6 +335,13 @@ def rivals(rows: Sequence[Mapping[str, Any]], by: str = "bytes") -> str:
         said = name if len(name) <= 28 else "…" + name[-27:]
         parts.append(f'<text x="{right + 32}" y="{26 + 20 * at}">{escape(said)}</text>')
     return svg(wide, high, f"KL against {by}, a line a contestant", parts, 'class="fits"')
+
+
+def _line(row: Mapping[str, Any], by: str) -> str:
+    """Whose line a row lies on: a tool's settings are one line, but where each of its methods knows every size."""
+    if by == "kv" and row.get("tool"):
+        return str(row["contestant"]).rpartition("-")[0]
+    return str(row.get("tool") or row["contestant"])
 
 
 def alone(svg: str, style: str) -> str:
