@@ -115,3 +115,13 @@ def test_nothing_and_nearly_nothing(inner):
         done = LowRank(0.5, inner).settle(w, a, torch.zeros(24, 24), 2)
         assert torch.isfinite(done.values).all()
     assert LowRank(0.5, inner).losses(torch.zeros(24, 40), a, None, [LowRank(0.5, inner)]) == [0.0]
+
+
+def test_probes_are_the_best_matrices_of_their_ranks_and_damage_what_they_say():
+    w, a, g = problem()
+    losses, probes = LowRank(0.45).losses_and_probes(w, a, g, [LowRank(0.75), LowRank(0.45)])
+    assert sorted(probes) == [345, 375], "none of less than was asked for"
+    for loss, keep in zip(losses, (0.75, 0.45), strict=True):
+        said, values = probes[LowRank(keep).level]
+        assert said == pytest.approx(loss) == pytest.approx(Sides.of(a, g).damage(w.double() - values))
+        assert torch.linalg.matrix_rank(values) == rank(keep, *w.shape)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from secateur.measure.compare import Comparison
-from secateur.parts.correction import Correction
+from secateur.parts.correction import Correction, factor_at
 
 
 def found(kl: float, rise: float | None = None) -> Comparison:
@@ -73,3 +73,13 @@ def test_the_loss_wanders_by_the_root_of_the_divergence():
     assert curve.spread(0.01, 0.003) == pytest.approx(math.hypot(curve.drift * 0.1, 0.003 * curve.slope(0.01)))
     steady = Correction.fit({2: 0.04}, {2: found(0.04)})
     assert steady.drift < 0.01
+
+
+def test_a_family_that_errs_in_its_own_way_is_brought_to_the_curve():
+    curve = Correction.fit({4: 0.1, 3: 0.4}, {4: found(0.2), 3: found(1.2)})
+    factors = curve.factors({375: 0.05, 345: 0.1}, {375: found(0.2), 345: found(1.2)})
+    assert factors == pytest.approx({375: 2.0, 345: 4.0})
+    assert curve.kl(factors[345] * 0.1) == pytest.approx(1.2), "its probe comes out as it was measured"
+    assert factor_at(factors, 360) == pytest.approx(math.sqrt(8.0)), "straight in the logarithm"
+    assert (factor_at(factors, 390), factor_at(factors, 315)) == pytest.approx((2.0, 4.0)), "flat beyond"
+    assert factor_at(factors, 150) == factor_at(factors, 0) == factor_at({}, 345) == 1.0, "other families stay"

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from secateur.maths.grids import blocks, codebooks
 from secateur.maths.grids.codebooks import BOOKS, Book
+from secateur.maths.grids.entries import nearest_entries
 from secateur.maths.grids.vectors import FittedVectors, Vectors, held
 from secateur.maths.rounding import damage, nearest, refit
 from secateur.maths.settle import Effort, Metric, settle, swept
@@ -270,3 +271,21 @@ def test_rows_that_are_no_numbers_are_left_out():
     assert torch.equal(coded.values, done.values) and not coded.values[3].any()
     good = [0, 1, 2, 4, 5, 6, 7]
     assert damage((w - done.values)[good], a, g[good][:, good]) < 1e-2
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@EVERY
+def test_a_short_list_holds_entries_of_the_book_and_hardly_worse_ones(kind, weighted):
+    book, w = BOOKS[kind], heavy()
+    weight = heed().expand_as(w) if weighted else None
+    scale = torch.full_like(w, 0.02 / float(book.table.square().mean().sqrt()))
+    if book.halves:  # below zero a scale means the other half
+        scale = scale * torch.where(torch.arange(512) // 32 % 2 == 0, 1.0, -1.0)
+    lost = []
+    for short in (False, True):
+        found = nearest_entries(book, w, scale, weight, short)
+        codes = (8 * found / scale).round() / 8
+        sizes = codes * scale.sign() if book.signs == "none" else codes.abs()
+        assert (book.index(sizes.view(-1, book.wide)) >= 0).all()
+        lost.append(float(((found - w).square() * (1.0 if weight is None else weight)).sum()))
+    assert lost[0] * (1 - 1e-5) <= lost[1] <= 1.1 * lost[0]

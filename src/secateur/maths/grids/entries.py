@@ -1,7 +1,8 @@
 """The nearest entries of a codebook: |x - s m|^2 is least where x m - s m^2 / 2 is largest, one product for them.
 
 Where a scale is only tried, a short list does: every weight takes its own nearest magnitude, and of the entries nearest
-to that point the best is taken. That is exact for 84 to 99 of 100 cells and up to thirteen times as fast.
+to that point the best is taken. With uneven weights 89 to 95 of 100 cells are the same, the error of all is 1 to 5%
+larger, and the time a seventh (ternary entries) to nearly a half (four weights an entry).
 """
 
 from __future__ import annotations

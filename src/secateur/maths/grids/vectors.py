@@ -223,8 +223,9 @@ class Vectors:
         """Scales that keep the weighted squared error small.
 
         For each group the scale that would suit if every weight had its nearest magnitude; a little below and above it
-        the entries are found and the scale that suits them. These as the file can hold them, then each whole number
-        against a neighbour, and d once more. The codebook is searched four times, a large one by short lists.
+        (of signed entries, at it) the entries are found and the scale that suits them. These as the file can hold them,
+        then each whole number against a neighbour, and d once more. The codebook is searched three or four times, a
+        large one by short lists.
         """
         if w.shape[1] % BLOCK:
             raise ValueError(f"rows of {w.shape[1]} weights are not whole blocks of {BLOCK}")
