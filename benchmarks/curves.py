@@ -81,8 +81,8 @@ def points(
     """The plans of a menu at all shares, each carried out in memory and scored."""
     from secateur.cut import plan
     from secateur.cut.channels import Groups
+    from secateur.cut.kept import stored_factors
     from secateur.cut.opening import open_case
-    from secateur.cut.surveying import stored_factors
     from secateur.parts.edits.trunks import left_of
     from secateur.parts.menus import load_menu
 

@@ -21,7 +21,8 @@ from scipy.stats import spearmanr
 
 from secateur.cut import plan
 from secateur.cut.applying import apply
-from secateur.cut.surveying import corrected, survey
+from secateur.cut.correcting import corrected
+from secateur.cut.surveying import survey
 from secateur.export._verify import load
 from secateur.measure.compare import Comparison
 from secateur.model.text import windows

@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import harness, published, rules
 from secateur.cut.applying import apply
-from secateur.cut.surveying import corrected, survey
+from secateur.cut.correcting import corrected
+from secateur.cut.surveying import survey
 from secateur.parts import allocate
 from secateur.types import Allocator, Budget, BudgetError, Menu, Plan, PlanError
 

@@ -27,8 +27,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from secateur.cut import plan, survey
+from secateur.cut.kept import stored_factors
 from secateur.cut.opening import open_case
-from secateur.cut.surveying import stored_factors
 from secateur.maths import masks, scores
 from secateur.maths.factor import damped
 from secateur.maths.patterns import Pattern

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from secateur.cut.applying import apply, carry_out, check_place, record, sides_of
 from secateur.cut.case import Tell, silent
 from secateur.cut.choosing import best_shape, best_width, sure
+from secateur.cut.correcting import corrected
 from secateur.cut.latency import timed
 from secateur.cut.opening import open_case, usual_format
 from secateur.cut.price import check, needed
-from secateur.cut.surveying import corrected, survey, take_up
+from secateur.cut.surveying import survey, take_up
 from secateur.export import find
 from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_

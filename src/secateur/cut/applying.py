@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cut.case import Case, Tell, silent
+from secateur.cut.correcting import corrected
 from secateur.cut.examples import remember
 from secateur.cut.finish import finish, summary
 from secateur.cut.latency import held_against
@@ -21,7 +22,6 @@ from secateur.cut.opening import open_case
 from secateur.cut.price import spent
 from secateur.cut.runtime import as_shipped
 from secateur.cut.shapes.one_shape import misshapen
-from secateur.cut.surveying import corrected
 from secateur.cut.trunk import at_widths, layers_of
 from secateur.cut.walk import UnitFactors, Walk
 from secateur.cut.work import work_folder

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from torch import Tensor
 from secateur import __version__
 from secateur.cut.case import Case, Tell, about, silent
 from secateur.cut.channels import Groups
-from secateur.cut.comparing import compare
+from secateur.cut.correcting import correct
+from secateur.cut.kept import factors_of, store_factors, store_row, stored_factors, stored_row, tidy
 from secateur.cut.notes import notes
 from secateur.cut.offers import offers
 from secateur.cut.opening import open_case, usual_format
@@ -40,21 +41,19 @@ from secateur.cut.shapes.singles import Offer, Singles
 from secateur.cut.trunk import layers_of, with_trunks
 from secateur.cut.work import work_folder
 from secateur.export import Parts
-from secateur.export._write import write_text
 from secateur.maths.forms import FAMILY
-from secateur.measure.compare import Comparison
 from secateur.model.factors import Factors, backward
 from secateur.model.inputs import forward
 from secateur.model.load import trim
 from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
-from secateur.parts.correction import Correction, factor_at
+from secateur.parts.correction import Correction
 from secateur.parts.edits import asked, text
 from secateur.parts.edits.channels import Channels
 from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu, save_menu
-from secateur.types import Edit, Matrix, Menu, Plan, Unit
+from secateur.types import Edit, Matrix, Menu, Unit
 
 
 def survey(
@@ -117,20 +116,20 @@ def take_up(
     work, begun = work_folder(folder, resume, {"job": job})
     rows = with_roundings(case, menu, _rows(case, menu, can, rule, work, how["seed"], tell))
     groups = _groups(case, work) if case.groups else None
-    correction = _with_channels(groups, menu, can, rows, tell) if groups else _correct(case, menu, rows, work, tell)
+    correction = _with_channels(groups, menu, can, rows, tell) if groups else correct(case, menu, rows, work, tell)
     left = [{"unit": name, "reason": why} for name, why in case.skipped]
     told = about(case, **how, job=job, skipped=skipped, left=left, kinds=",".join(case.kinds))
     if whole.shaped:
         made = _shaped(whole, Singles.of(case, menu, can, rows, skipped), correction, told, work, tell)
     else:
         made = _menu(case, menu, can, rows, correction, told)
-    made = replace(made, notes=notes(whole, _factors_of(case, work)))
+    made = replace(made, notes=notes(whole, factors_of(case, work)))
     if groups and case.trunks:
         kept = [one["unit"] for one in skipped if one["reason"].startswith("kept by --keep")]
         made = with_trunks(made, groups, layers_of(case, kept), correction, tell)
     made = with_plans(made, groups, tell) if groups else made
     save_menu(made, folder)
-    _tidy(work)
+    tidy(work)
     return made, begun
 
 
@@ -169,7 +168,7 @@ def _rows(
         with case.stream.loaded(*modules_of(case, units)):
             _finished(case, units, factors, offered, rule, work)
         trim()
-    return {unit.name: _stored(work, place[unit.name]) for unit in case.units}
+    return {unit.name: stored_row(work, place[unit.name]) for unit in case.units}
 
 
 def _finished(
@@ -190,7 +189,7 @@ def _finished(
         none = np.zeros(len(offered[unit.name]))
         at = case.units.index(unit)
         store_factors(work, at, found[unit.name])
-        _store(work, at, made.get(unit.name) or damages.Row(none, none))
+        store_row(work, at, made.get(unit.name) or damages.Row(none, none))
 
 
 def _any_cut(edits: Sequence[Edit | None]) -> bool:
@@ -254,129 +253,6 @@ def complete(unit: Unit, factors: Mapping[str, Factors]) -> dict[str, Factors]:
         else:
             out[matrix.key] = Factors(torch.eye(matrix.cols), torch.full((matrix.rows,), 1e-12), 0, 1.0)
     return out
-
-
-# what is kept of finished units
-
-
-def store_factors(work: Path, at: int, found: Mapping[str, Factors]) -> None:
-    """Keep the factors of the unit at this place."""
-    tensors = {f"{side}/{key}": getattr(f, side).cpu().contiguous() for key, f in found.items() for side in "ag"}
-    Parts(work / "factors").save(str(at), tensors)
-
-
-def stored_factors(work: Path, at: int, unit: Unit) -> dict[str, Factors] | None:
-    """The factors that a survey left for the unit at this place, or None."""
-    parts = Parts(work / "factors")
-    if not parts.has(str(at)):
-        return None
-    held = parts.load(str(at))
-    return {m.key: Factors(held[f"a/{m.key}"], held[f"g/{m.key}"]) for m in unit.matrices}
-
-
-def _factors_of(case: Case, work: Path) -> Callable[[Matrix], Factors | None]:
-    """What the survey knows of any one matrix."""
-    owners = {m.key: (at, unit) for at, unit in enumerate(case.units) for m in unit.matrices}
-
-    def factors(matrix: Matrix) -> Factors | None:
-        if matrix.key not in owners:
-            return None
-        return (stored_factors(work, *owners[matrix.key]) or {}).get(matrix.key)
-
-    return factors
-
-
-def _store(work: Path, at: int, row: damages.Row) -> None:
-    probes = {f"{level}/{key}": w.half().cpu() for level, cut in row.probes.items() for key, w in cut.items()}
-    Parts(work / "probes").save(str(at), probes)
-    told = {
-        "damage": row.damage.tolist(),
-        "error": row.error.tolist(),
-        "expected": {str(level): value for level, value in row.expected.items()},
-    }
-    write_text(work / "rows" / f"{at}.json", json.dumps(told))
-
-
-def _stored(work: Path, at: int) -> damages.Row:
-    told = json.loads((work / "rows" / f"{at}.json").read_text())
-    expected = {int(level): value for level, value in told["expected"].items()}
-    return damages.Row(np.array(told["damage"]), np.array(told["error"]), {}, expected)
-
-
-def _tidy(work: Path) -> None:
-    """When the menu is whole, only the factors are needed."""
-    for file in sorted(work.rglob("*"), reverse=True):
-        if file.is_dir():
-            if not any(file.iterdir()):
-                file.rmdir()
-        elif file.parent.name != "factors" and file.name != "job.json":
-            file.unlink()
-
-
-# the correction
-
-
-def _correct(case: Case, menu: Sequence[Edit], rows: dict[str, damages.Row], work: Path, tell: Tell) -> Correction:
-    """How predictions must be corrected, from the network cut whole to each number of bits that was probed. Predictions
-    for masks and low ranks are brought to the same curve first, in place, by probes of their own."""
-    told = [set(row.expected) for row in rows.values() if row.expected]
-    all_cut = set.intersection(*told) if told else set()
-    bits = {level for level in all_cut if 1 < level < FAMILY}  # at one bit nothing is left
-    others = {level for levels in told for level in levels if level > FAMILY}
-    levels = sorted(bits | others)
-    if not levels or len(case.check) == 0:
-        return Correction()
-    expected = {level: math.fsum(row.expected.get(level, 0.0) for row in rows.values()) for level in levels}
-    found = probe(case, work, levels, tell)
-    curve = bits or {level for level in others if level // FAMILY == min(others) // FAMILY}
-    correction = Correction.fit({level: expected[level] for level in sorted(curve)}, found)
-    known = correction.factors({level: expected[level] for level in levels if level not in curve}, found)
-    factor = np.array([_factor(edit, known, case.dtype) for edit in menu])
-    for name, row in rows.items():
-        rows[name] = replace(row, damage=factor * row.damage, error=factor * row.error)
-    return correction
-
-
-def _factor(edit: Edit, known: Mapping[int, float], dtype: str) -> float:
-    level = getattr(edit.grid(dtype), "level", 0) if hasattr(edit, "grid") else 0  # type: ignore[attr-defined]
-    return factor_at(known, level)
-
-
-def corrected(menu: Menu, chosen: Plan) -> Plan:
-    """The plan with its damage, error and floor as the survey's probes say that they will be measured."""
-    how = Correction.of(menu.about)
-    return replace(
-        chosen,
-        damage=how.loss(chosen.damage),
-        error=how.spread(chosen.damage, chosen.error),
-        bound=how.loss(chosen.bound),
-        about={**menu.about, **chosen.about, "kl_predicted": how.kl(chosen.damage)},
-    )
-
-
-def probe(case: Case, work: Path, levels: Sequence[int], tell: Tell) -> dict[int, Comparison]:
-    """The network with every unit cut as the survey's probes, against itself, on the windows for correction."""
-    stream, check, plain = case.stream, case.check, 0  # level 0 is the network as it is
-
-    def cut(level: int, block: int | None) -> dict[Matrix, Tensor]:
-        out = {}
-        for at, unit in enumerate(case.units):
-            if level != plain and unit.block == block:
-                held = Parts(work / "probes").load(str(at))
-                out |= {m: held[f"{level}/{m.key}"] for m in unit.matrices if f"{level}/{m.key}" in held}
-        return out
-
-    states = {
-        level: stream.embed(check, work / f"probe-{level}", cut(level, None), copies=len(levels) + 1)
-        for level in (plain, *levels)
-    }
-    for i, path in enumerate(stream.blocks):
-        tell("probes", i, len(stream.blocks))
-        for level, hidden in states.items():
-            with stream.loaded(path, cut=cut(level, i)):
-                states[level] = stream.through(i, hidden, hidden)
-    tell("probes", len(stream.blocks), len(stream.blocks))
-    return {level: compare(case, check, states[plain], states[level], cut(level, None)) for level in levels}
 
 
 # the menu
