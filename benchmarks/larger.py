@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path, help="a folder with train_slice.txt, calib.txt and heldout.txt")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--csv", type=Path, default=TABLE)
     args = parser.parse_args()
     device = device_of()

@@ -42,7 +42,8 @@ def secateur() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*words: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "secateur", *map(str, words)]
-        around = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **env}
+        path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+        around = {**os.environ, "PYTHONPATH": path, **env}
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=around, timeout=600, check=False)
 
     return run

@@ -9,7 +9,7 @@ import pytest
 
 from secateur.cut import cut
 from secateur.cut.applying import apply
-from secateur.cut.latency import fastest, timed
+from secateur.cut.latency import TURNS, fastest, timed
 from secateur.cut.opening import open_case
 from secateur.cut.price import check
 from secateur.parts.edits.int import Int
@@ -81,13 +81,26 @@ def net():
 """
 
 
-def test_image_models_in_onnx_have_no_clock_yet(tmp_path, monkeypatch):
+def test_image_models_in_onnx_are_timed_in_floats_and_in_whole_numbers(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    (tmp_path / "net_without_a_clock.py").write_text(NET)
+    (tmp_path / "net_with_a_clock.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (60, 8, 8, 1), np.uint8), random.integers(0, 3, 60)
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    case = open_case("net_without_a_clock:net", str(tmp_path / "data.npz"), "onnx", 40, None, 0, "cpu")
-    with pytest.raises(BudgetError, match="onnx files of image models are not timed yet"):
-        timed(case)
+    net, data = "net_with_a_clock:net", str(tmp_path / "data.npz")
+    case = timed(open_case(net, data, "onnx", 40, None, 0, "cpu"))
+    told = []
+    case.clock.study(
+        [(unit, edit) for unit in case.units for edit in (Keep(), Int(8, 0))], lambda *said: told.append(said)
+    )
+    assert len(case.clock.known) == 5 and told[-1] == ("timing", 9, 9)  # two layers, two ways each, and the whole
+    case.clock.study([], lambda *said: told.append(said))
+    assert told[-1] == ("timing", 5, 5)
+    assert {key: len(seen) for key, seen in case.clock.times.items()} == dict.fromkeys(case.clock.known, TURNS + 2)
+    assert all(case.clock.known[key] == sorted(seen)[len(seen) // 2] for key, seen in case.clock.times.items())
+    assert min(case.clock.known.values()) > 0 and case.clock.known["whole"] >= case.clock.rest >= 0
+    found = cut(net, data, "1 s", out=tmp_path / "out", format="onnx", samples=40, device="cpu")
+    assert 0 < found["latency"]["measured"] < 1 and found["spent"]["seconds"] == found["latency"]["promised"]
+    with pytest.raises(BudgetError, match=r"needs [\d.]+ ms"):
+        cut(net, data, "0.000001 ms", out=tmp_path / "none", format="onnx", samples=40)

@@ -1,28 +1,33 @@
 """Seconds: what the products of a plan take on this machine, shape by shape, as the file's runtime does them.
 
-Every different product is timed once, alone and as often as it takes; a plan's seconds are the sum over its units and
-what the rest of the network takes, which is the whole uncut network less its products. The time is of one window of
-text as long as the calibration's, or of one picture, on as many threads as torch has. Of several tries the fastest
-counts: the others had company.
+Every different product is timed alone, a few times when a survey begins and again when it ends: of tries in a row the
+fastest counts, the others had company, and of such turns the middle one, so that a plan is not made of lucky moments. A
+plan's seconds are the sum over its units and what the rest of the network takes, which is the whole uncut network less
+its products. The time is of one window of text as long as the calibration's, or of one picture, on as many threads as
+torch has.
 
-Formats differ in what runs: `torch-export` decodes codes and multiplies, low ranks twice; `onnx` (language models) runs
-one node on codes; the others load plain numbers, and save time by smaller shapes alone.
+Formats differ in what runs: `torch-export` decodes codes and multiplies, low ranks twice; `onnx` runs one node on codes
+and, of image models, layers of whole numbers; the others load plain numbers, and save time by smaller shapes alone.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secateur.cut.case import Tell, silent
+from secateur.export import _timed
 from secateur.export._dress import Decoded
+from secateur.export.torch_export import program_of, traced
 from secateur.model.anatomy import load_block, skeleton
 from secateur.model.watch import glance
 from secateur.model.whole import Whole
@@ -33,8 +38,14 @@ from secateur.types import BudgetError, Edit, Matrix, Unit
 
 #: formats whose runtime has no clock here: to time torch in its place would be no answer
 UNTIMED = ("gguf", "onnx-qdq")
-#: tries of one product: at least so many, and for so long
-TRIES, LONG = 5, 0.05
+#: tries of one product at a time: at least so many, and for so long; of a whole network and of a finished file
+#: that many times as long
+TRIES, LONG, LONGER, LONGEST = 5, 0.01, 50, 200
+#: how often what is new is timed at once, each time with new numbers
+TURNS = 3
+#: layers side by side, few and many, that tell what one more takes
+COPIES = 1, 5
+WHOLE = "whole"
 
 
 @torch.no_grad()
@@ -56,14 +67,15 @@ class Latency:
 
     case: Any
     known: dict[Any, float] = field(default_factory=dict)
-    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of image models' layers
+    timers: dict[Any, Callable[[], float]] = field(default_factory=dict)
+    times: dict[Any, list[float]] = field(default_factory=dict)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of image models' layers, by path
 
     def __post_init__(self) -> None:
         case = self.case
-        if (case.format.name == "onnx" and isinstance(case.stream, Whole)) or case.format.name in UNTIMED:
-            kind = "image" if isinstance(case.stream, Whole) else "language"
-            hint = "cap flops or bytes, or use --format torch-export"
-            raise BudgetError(f"{case.format.name} files of {kind} models are not timed yet", hint)
+        if case.format.name in UNTIMED:
+            hint = "cap flops or bytes, or use --format torch-export or onnx"
+            raise BudgetError(f"{case.format.name} files of language models are not timed yet", hint)
         if isinstance(case.stream, Whole):
             self.inputs = _inputs(case.stream.network, self._example())
 
@@ -76,10 +88,36 @@ class Latency:
     @property
     def rest(self) -> float:
         """What the network takes beside the units' products; never below zero."""
-        if "rest" not in self.known:
-            products = math.fsum(self._plain(unit) for unit in self.case.units)
-            self.known["rest"] = max(0.0, fastest(self._whole(), TRIES, 20 * LONG) - products)
-        return self.known["rest"]
+        if WHOLE not in self.known:
+            whole = self._whole()  # once: tracing takes longer than timing
+            self._time(WHOLE, lambda: fastest(whole, TRIES, LONGER * LONG))
+        return max(0.0, self.known[WHOLE] - math.fsum(self._plain(unit) for unit in self.case.units))
+
+    def study(self, pairs: Sequence[tuple[Unit, Edit]], tell: Tell = silent) -> None:
+        """Time what these units with these edits take, and then all that was ever timed once more.
+
+        A shared machine is slow for a second at a time, and some places in memory are slower than others: what is timed
+        now and then, each time with new numbers, is less by chance than what is timed for as long at once. The middle
+        of the turns and not the fastest: what is planned with the least of many is always a little too low.
+        """
+        steps = len(pairs) + len(self.timers)
+        for at, (unit, edit) in enumerate(pairs):
+            tell("timing", at, steps)
+            self.seconds(unit, edit)
+        _, steps = self.rest, len(pairs) + len(self.timers)
+        for at, (key, timer) in enumerate(self.timers.items(), len(pairs)):
+            tell("timing", at, steps)
+            self._add(key, timer())
+        tell("timing", steps, steps)
+
+    def _time(self, key: Any, timer: Callable[[], float]) -> None:
+        self.timers[key], self.times[key] = timer, []
+        for _ in range(TURNS):
+            self._add(key, timer())
+
+    def _add(self, key: Any, seconds: float) -> None:
+        self.times[key].append(seconds)
+        self.known[key] = median(self.times[key])
 
     def _plain(self, unit: Unit) -> float:
         return math.fsum(self._product(unit, m, m, Keep(), plain=True) for m in unit.matrices)
@@ -93,8 +131,17 @@ class Latency:
         shape = (one.rows, one.cols, one.stored, places, self.inputs.get(whole.tap))
         key = (*shape, edit and text(edit))
         if key not in self.known:
-            self.known[key] = fastest(self._call(whole, one, edit, places))
+            layer = self.case.stream.network.get_submodule(whole.tap) if whole.tap in self.inputs else None
+            if layer is not None and self.how == "onnx":
+                self._time(key, lambda: self._one_more(layer, self._given(layer, whole, one), one, edit))
+            else:
+                self._time(key, lambda: fastest(self._call(layer, whole, one, edit, places)))
         return self.known[key]
+
+    def _one_more(self, layer: Any, given: tuple[int, ...], one: Matrix, edit: Any) -> float:
+        """What one more layer takes beside others of its kind, in ONNX Runtime."""
+        few, many = (_timed.layer(layer, one, edit, given, copies) for copies in COPIES)
+        return max(0.0, fastest(many) - fastest(few)) / (COPIES[1] - COPIES[0])
 
     def _places(self, unit: Unit, matrix: Matrix) -> int:
         """How many inputs a matrix multiplies."""
@@ -106,31 +153,36 @@ class Latency:
         """What runs the file: a graph of torch, ONNX Runtime, or plain products of torch."""
         return self.case.format.name if self.case.format.name in ("torch-export", "onnx") else "plain"
 
-    def _call(self, whole: Matrix, one: Matrix, edit: Any, places: int) -> Callable[[], Any]:
+    def _call(self, layer: Any, whole: Matrix, one: Matrix, edit: Any, places: int) -> Callable[[], Any]:
         x = torch.randn(places, one.cols)
         if self.how == "onnx":
-            return _runtime(one, edit, x)
+            return _timed.product(one, edit, x)
         maker = None if edit is None else _random(one, edit)
-        if whole.tap in self.inputs and one.stored:
-            return self._convolution(whole, one, maker)
+        if isinstance(layer, nn.Conv2d):
+            return self._convolution(layer, self._given(layer, whole, one), one, maker)
         if maker is not None:
             return (lambda: maker.through(x)) if maker.thin else lambda: functional.linear(x, maker())
         w = torch.randn(one.rows, one.cols)
         return lambda: functional.linear(x, w)
 
-    def _convolution(self, whole: Matrix, one: Matrix, maker: Decoded | None) -> Callable[[], Any]:
-        """With the normalisation and the activation behind it, whose time goes with its channels."""
-        layer: Any = self.case.stream.network.get_submodule(whole.tap)
-        kernel = torch.randn(one.stored)
+    def _given(self, layer: Any, whole: Matrix, one: Matrix) -> tuple[int, ...]:
+        """The shape of what a layer of an image model takes, once it has the shape of `one`."""
+        was = self.inputs[whole.tap]
+        if isinstance(layer, nn.Linear):
+            return (*was[:-1], one.cols)
         apart = layer.groups == layer.in_channels and layer.groups > 1
         groups = one.rows // (layer.out_channels // layer.in_channels) if apart else layer.groups
-        x = torch.randn(1, one.stored[1] * groups, *self.inputs[whole.tap][2:])
+        return (was[0], one.stored[1] * groups, *was[2:])
+
+    def _convolution(self, layer: Any, given: tuple[int, ...], one: Matrix, maker: Decoded | None) -> Callable[[], Any]:
+        """With the normalisation and the activation behind it, whose time goes with its channels."""
+        kernel, x = torch.randn(one.stored), torch.randn(given)
         mean, spread = torch.zeros(one.rows), torch.ones(one.rows)
+        how = layer.stride, layer.padding, layer.dilation, given[1] // one.stored[1]
 
         def run() -> Tensor:
             w = kernel if maker is None else maker().reshape(one.stored)
-            y = functional.conv2d(x, w, None, layer.stride, layer.padding, layer.dilation, groups)
-            return functional.batch_norm(y, mean, spread).relu_()
+            return functional.batch_norm(functional.conv2d(x, w, None, *how), mean, spread).relu_()
 
         return run
 
@@ -142,12 +194,14 @@ class Latency:
         stream = self.case.stream
         if isinstance(stream, Whole):
             network, x = stream.network, self._example()
+            if self.how == "onnx":
+                return _timed.network(program_of(network, x, (), "the uncut network"), "images", x)
             return lambda: network(x)
         empty = skeleton(self.case.checkpoint)
         network: Any = load_block(self.case.checkpoint, stream.anatomy, "", empty)
         window = self.case.calib[:1]
         if self.how == "onnx":
-            return _whole_in_runtime(network, window)
+            return _timed.network(traced(network, "the uncut network"), "tokens", window)
         return lambda: network(input_ids=window, use_cache=False)
 
 
@@ -158,6 +212,7 @@ def held_against(uncut: Any, edits: Mapping[str, Edit], promised: float, folder:
     much of what is missed is the machine's, and how much the sum's.
     """
     clock = Latency(uncut)
+    clock.study([(unit, edits[unit.name]) for unit in uncut.units])
     again = clock.rest + math.fsum(clock.seconds(unit, edits[unit.name]) for unit in uncut.units)
     return {"promised": promised, "again": again, "measured": measured(uncut, folder)}
 
@@ -170,32 +225,35 @@ def measured(case: Any, folder: Path) -> float:
         from secateur.export.torch_export import FILE, load
 
         program = load(folder / FILE)
-        return fastest(lambda: program(inputs), TRIES, 20 * LONG)
+        return fastest(lambda: program(inputs), TRIES, LONGEST * LONG)
     if how == "onnx":
         from secateur.export._graph import FILE, session
 
-        run, feed = session(folder / FILE, torch.get_num_threads()), {"tokens": inputs.numpy()}
-        return fastest(lambda: run.run(None, feed), TRIES, 20 * LONG)
+        given = {"images": inputs.float().numpy()} if isinstance(case.stream, Whole) else {"tokens": inputs.numpy()}
+        run, feed = session(folder / FILE, torch.get_num_threads()), given
+        return fastest(lambda: run.run(None, feed), TRIES, LONGEST * LONG)
     if isinstance(case.stream, Whole):
         from secateur.export._vision import reopened
 
         whole: Any = reopened(folder)
-        return fastest(lambda: whole(inputs.float()), TRIES, 20 * LONG)
+        return fastest(lambda: whole(inputs.float()), TRIES, LONGEST * LONG)
     network: Any = reading.network(folder)
-    return fastest(lambda: network(input_ids=inputs, use_cache=False), TRIES, 20 * LONG)
+    return fastest(lambda: network(input_ids=inputs, use_cache=False), TRIES, LONGEST * LONG)
 
 
 def timed(case: Any) -> Any:
     """The case with a clock: its menus price seconds."""
+    clocked = replace(case, clock=Latency(case))
     if case.device.type != "cpu":
         raise BudgetError(f"seconds are measured on the processor, not on {case.device}", "say --device cpu")
-    return replace(case, clock=Latency(case))
+    return clocked
 
 
 def _inputs(network: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    """The shape of what every convolution takes, by path."""
+    """The shape of what every layer takes, by path."""
     found: dict[str, tuple[int, ...]] = {}
-    glance(network, example, (nn.Conv2d,), lambda path, _, x, out: found.update({path: tuple(x.shape)}))
+    kinds = nn.Conv1d, nn.Conv2d, nn.Linear
+    glance(network, example, kinds, lambda path, _, x, out: found.update({path: tuple(x.shape)}))
     return found
 
 
@@ -213,52 +271,3 @@ def _random(matrix: Matrix, edit: Any) -> Decoded:
         return torch.rand(shape).to(DTYPES[kind])
 
     return Decoded(matrix, edit, read)
-
-
-def _runtime(matrix: Matrix, edit: Any, x: Tensor) -> Callable[[], Any]:
-    """The node of ONNX Runtime that multiplies by a matrix: on codes, or on plain numbers where there is no edit."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    from secateur.export._blocks import ROUNDED, layout
-    from secateur.export._graph import OPSET, session
-
-    random = np.random.default_rng(0)
-    if edit is None:
-        held = {"w": random.standard_normal((matrix.cols, matrix.rows), dtype=np.float32)}
-        node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    else:
-        shapes = [shape for _, shape in layout(matrix, edit, "float32").values()]
-        names = ("codes", "scale", "zero")[: len(shapes)]
-        held = {
-            name: random.random(shape, dtype=np.float32)
-            if name == "scale"
-            else random.integers(0, 200, shape, np.uint8)
-            for name, shape in zip(names, shapes, strict=True)
-        }
-        told = {"K": matrix.cols, "N": matrix.rows, "bits": edit.bits, "block_size": edit.group}
-        told |= {"accuracy_level": ROUNDED, "domain": "com.microsoft"}
-        node = helper.make_node("MatMulNBits", ["x", *names], ["y"], **told)
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", [len(x), matrix.cols]), ("y", [len(x), matrix.rows]))
-    ]
-    weights = [numpy_helper.from_array(value, name) for name, value in held.items()]
-    domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:], weights), opset_imports=domains)
-    model.ir_version = 10
-    run, feed = session(model.SerializeToString(), torch.get_num_threads()), {"x": x.numpy()}
-    return lambda: run.run(None, feed)
-
-
-def _whole_in_runtime(network: nn.Module, window: Tensor) -> Callable[[], Any]:
-    """One pass of the uncut network in ONNX Runtime, in plain numbers."""
-    from secateur.export._graph import OPSET, quiet, session
-    from secateur.export.torch_export import traced
-
-    with quiet():
-        program, how = traced(network, "the uncut network"), {"opset_version": OPSET, "input_names": ["tokens"]}
-        made: Any = torch.onnx.export(program, dynamo=True, verbose=False, **how)
-    run = session(made.model_proto.SerializeToString(), torch.get_num_threads())
-    feed = {"tokens": window.numpy()}
-    return lambda: run.run(None, feed)

@@ -114,7 +114,9 @@ def take_up(
         if found.about.get("job") == job:
             return found, True
     work, begun = work_folder(folder, resume, {"job": job})
+    _time(case, menu, can, tell)
     rows = with_roundings(case, menu, _rows(case, menu, can, rule, work, how["seed"], tell))
+    _time(case, menu, can, tell)
     groups = _groups(case, work) if case.groups else None
     correction = _with_channels(groups, menu, can, rows, tell) if groups else correct(case, menu, rows, work, tell)
     left = [{"unit": name, "reason": why} for name, why in case.skipped]
@@ -152,6 +154,13 @@ def statistics(
         yield from forward(case.stream, case.calib, case.units, work, tell)
     else:
         yield from backward(case.stream, case.calib, case.units, work, seed, tell)
+
+
+def _time(case: Case, menu: tuple[Edit, ...], can: list[list[bool]], tell: Tell) -> None:
+    """Let the clock of a case time what is offered, before the long part and after it."""
+    if case.clock:
+        rows = [(unit, row) for units, row in zip(case.rows.values(), can, strict=True) for unit in units]
+        case.clock.study([(unit, e) for unit, row in rows for e, able in zip(menu, row, strict=True) if able], tell)
 
 
 def _rows(

@@ -81,14 +81,14 @@ def figures(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differences(rows: Sequence[Mapping[str, Any]], first: str) -> str:
-    """A line a row: how much more KL than the first contestant's at the same budget, with its interval.
+    """Two lines a row: its name, and below it how much more KL than the first contestant's at the same budget.
 
     The scale is straight near zero and logarithmic far from it, so that a tenth and a thousandth are both seen.
     """
     rows = [row for row in rows if row.get("kl_more") is not None]
     if not rows:
         return ""
-    wide, left, right, each, top = 720.0, 300.0, 700.0, 26.0, 8.0
+    wide, left, right, each, top = 720.0, 8.0, 712.0, 46.0, 8.0
     high = top + each * len(rows) + 46
     ends = [abs(edge) for row in rows for edge in (row["kl_more"], *row["kl_more_interval"])]
     bend = max(min(abs(row["kl_more"]) for row in rows), max(ends) / 1e4, 1e-9)
@@ -111,12 +111,14 @@ def differences(rows: Sequence[Mapping[str, Any]], first: str) -> str:
     under = f"more KL than {escape(first)}, nats"
     parts.append(f'<text x="{(left + right) / 2}" y="{floor + 36}" text-anchor="middle">{under}</text>')
     for at, row in enumerate(rows):
-        y = top + each * (at + 0.5)
+        y = top + each * (at + 0.72)
         dress = "ours" if row["kl_more_interval"][0] > 0 else "dot"
         name = f"{row['contestant']}, {budgets[row['budget']]}"
         a, b = row["kl_more_interval"]
         said = f"{name}: {row['kl_more']:+.4g} nats, 95% between {a:.4g} and {b:.4g}"
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(name[-46:])}</text>')
+        parts.append(
+            f'<text x="{left}" y="{y - 13:.1f}">{escape(name if len(name) <= 64 else "…" + name[-63:])}</text>'
+        )
         parts.append(f'<line class="whisker" x1="{x(a):.1f}" x2="{x(b):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(
             f'<circle class="{dress}" cx="{x(row["kl_more"]):.1f}" cy="{y}" r="5">'
