@@ -16,6 +16,7 @@ from secateur.export._widths import unreadable
 from secateur.export._write import Layout
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.held import Held
+from secateur.model.latent import KEYS, VALUES, caches
 from secateur.model.matrix import place
 from secateur.model.trunk import Trunk
 from secateur.model.whole import Whole
@@ -27,6 +28,7 @@ from secateur.parts.edits.experts import Experts
 from secateur.parts.edits.half import Half
 from secateur.parts.edits.heads import Heads
 from secateur.parts.edits.keep import Keep
+from secateur.parts.edits.rank import Rank
 from secateur.parts.left import Shaping, count, is_bias, narrowed
 from secateur.parts.trunk import length, thinned
 from secateur.types import Edit, Matrix, ModelError, Unit
@@ -202,7 +204,21 @@ class Case:
         # rows of q, k and v that a KV head takes, of those of the three that this unit has
         widths, n = [width for section in unit.side.per for width in section], count(unit)
         kept = unit.side.cached or sum(widths[max(0, 1 - unit.side.at) :])
-        return 2 * kept * (edit.left(n) if isinstance(edit, Shaping) else n)
+        whole = kept * (edit.left(n) if isinstance(edit, Shaping) else n)
+        return 2 * min(whole, self._latent(unit, edit) or whole)
+
+    def _latent(self, unit: Unit, edit: Edit) -> int:
+        """How many numbers of a token a low rank of keys or values keeps where the file's reader caches those, or 0."""
+        left, inner = self.left(unit, edit)
+        name = place(unit.matrices[0]).module.rpartition(".")[2] if len(unit.matrices) == 1 else ""
+        if name not in (KEYS, VALUES) or not isinstance(inner, Rank) or not self.latents:
+            return 0
+        return inner.rank(left.matrices[0].rows, left.matrices[0].cols)
+
+    @property
+    def latents(self) -> bool:
+        """Whether the file's reader has a cache that keeps what lies between the factors of keys and values."""
+        return getattr(self.format, "latents", False) and caches(self.checkpoint.config)
 
     def dtype_of(self, unit: Unit, edit: Edit) -> str:
         """The number type of a unit in the file: kept, it stays as it is, also where that is not the model's."""

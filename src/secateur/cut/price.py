@@ -30,7 +30,8 @@ def check(budget: Budget, pictures: bool = False) -> None:
 
 def needed(budget: Budget, kinds: tuple[str, ...], form: Format, pictures: bool = False) -> tuple[str, ...]:
     """The kinds of edits that somebody asks for, and those without which the budget could not be kept to: where FLOPs
-    or seconds are capped channels, and of language models heads, layers and low ranks, as the format holds them."""
+    or seconds are capped channels, and of language models heads, layers and low ranks, as the format holds them; where
+    the cache is capped heads and layers, and low ranks if the format's reader caches what they make of a token."""
     caps = (*budget.caps, *budget.share)
     if not pictures and any(kind in (*FEWER_FLOPS, "rank") for kind in kinds):  # somebody has said which
         return kinds
@@ -39,7 +40,8 @@ def needed(budget: Budget, kinds: tuple[str, ...], form: Format, pictures: bool 
     elif "flops" in caps or ("seconds" in caps and getattr(form, "shapes", "")):
         more = ("rank", *FEWER_FLOPS) if getattr(form, "forms", False) else FEWER_FLOPS
     else:
-        more = FEWER_FLOPS[1:] if "kv" in caps else ()
+        fewer = FEWER_FLOPS[1:] if "kv" in caps else ()
+        more = ("rank", *fewer) if fewer and getattr(form, "latents", False) else fewer
     return tuple(dict.fromkeys((*kinds, *more)))
 
 

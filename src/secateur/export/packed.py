@@ -35,6 +35,8 @@ from secateur.parts.edits.keep import Keep
 from secateur.types import Edit, Plan, Unit
 
 VERSION = 1
+#: tokens that are read one by one when a cache is checked
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Packed:
     pictures: ClassVar[bool] = True
     shapes: ClassVar[str] = "any"
     forms: ClassVar[bool] = True
+    latents: ClassVar[bool] = True
 
     def edits(self) -> tuple[Edit, ...]:
         return usual(self.anatomy)
@@ -111,7 +114,25 @@ class Packed:
             return {"verified_in": f"{said} ({n} tensors read, nothing compared)", "logit_error": None}
         with torch.no_grad():
             logits = network(folder)(tokens).logits
-        return {"verified_in": said, "logit_error": compare(logits, reference_logits, folder)}
+        told = {"verified_in": said, "logit_error": compare(logits, reference_logits, folder)}
+        return told | _in_latents(folder, reference_logits, tokens)
+
+
+def _in_latents(folder: Path, reference_logits: Tensor, tokens: Tensor) -> dict[str, Any]:
+    """Where keys or values have low ranks: what a token leaves in a cache of latents, in bytes at 16 bits a number, and
+    how far the logits of a text read half at once and then token by token are from those of the whole."""
+    from secateur.model.latent import latent_cache, numbers
+    from secateur.parts.reading import latents_of, network, open_reading
+
+    if not latents_of(open_reading(folder)):
+        return {}
+    whole, half = network(folder, latents=True), tokens.shape[1] // 2
+    cache, ends = latent_cache(whole), range(half, min(half + _STEPS, tokens.shape[1]) + 1)
+    with torch.no_grad():
+        starts = (0, *ends)
+        pieces = [whole(tokens[:1, a:b], past_key_values=cache).logits for a, b in zip(starts, ends, strict=False)]
+    error = compare(torch.cat(pieces, 1), reference_logits[:1, : ends[-1]], folder)
+    return {"cache_logit_error": error, "cache_bytes_per_token": 2 * numbers(cache)}
 
 
 def load(folder: str | Path) -> dict[str, Tensor]:

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from secateur.maths.packing import unpack, unpack_exponents, unpack_nibbles, unpack_words
 from secateur.model.checkpoint import DTYPES, Checkpoint, Entry, open_checkpoint, read_header
+from secateur.model.latent import KEYS, VALUES, caches
 from secateur.model.text import load_tokenizer
 from secateur.parts import edits
 from secateur.parts.edits import GridEdit, Part
+from secateur.parts.edits.rank import Rank
 from secateur.parts.gguf.read import is_gguf, open_gguf
 from secateur.types import ModelError
 
@@ -146,14 +148,27 @@ def read_model(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
         yield name, value.float() if value.is_floating_point() else value
 
 
-def network(folder: str | Path) -> nn.Module:
-    """The network of a model on disk, in float32, read by us."""
+def network(folder: str | Path, latents: bool = False) -> nn.Module:
+    """The network of a model on disk, in float32, read by us. With `latents`, key and value projections of low rank
+    are two thin matrices each, and `model.latent.latent_cache(network)` is a cache that keeps what lies between."""
     from secateur.model.anatomy import anatomy, load_block, skeleton
+    from secateur.model.latent import thin
 
     reading = open_reading(folder)
     empty = skeleton(reading)  # type: ignore[arg-type]  # a Reading is all that it asks of a Checkpoint
     with torch.no_grad():
-        return load_block(reading, anatomy(reading, empty), "", empty).eval()  # type: ignore[arg-type]
+        made = load_block(reading, anatomy(reading, empty), "", empty).eval()  # type: ignore[arg-type]
+        return thin(made, latents_of(reading)) if latents else made
+
+
+def latents_of(reading: Reading) -> dict[str, tuple[Tensor, Tensor]]:
+    """The two factors, [r, rows] and [r, cols], of every key and value projection of low rank, by its module."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, source in reading.decoded.items():
+        path = name.removesuffix(".weight")
+        if isinstance(source, _PackedMatrix) and isinstance(source.edit, Rank) and path.endswith((KEYS, VALUES)):
+            found[path] = source.edit.factors(source.tensors())
+    return found if caches(reading.config) else {}
 
 
 _PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_global_scale")
@@ -173,10 +188,13 @@ class _PackedMatrix:
     shape: tuple[int, ...]
     transposed: bool
 
-    def read(self) -> Tensor:
+    def tensors(self) -> dict[str, Tensor]:
+        """The stored parts, unpacked."""
         rows, cols = self.shape[::-1] if self.transposed else (self.shape[0], math.prod(self.shape[1:]))
-        parts = self.edit.payload(rows, cols)
-        values = self.edit.decode({name: self._part(name, part) for name, part in parts.items()})
+        return {name: self._part(name, part) for name, part in self.edit.payload(rows, cols).items()}
+
+    def read(self) -> Tensor:
+        values = self.edit.decode(self.tensors())
         return values.T if self.transposed else values.reshape(self.shape)
 
     def _part(self, name: str, part: Part) -> Tensor:

@@ -20,9 +20,9 @@ from secateur.types import Edit, Unit
 
 #: how few single edits are too few to choose from at smaller shapes
 FEW = 6
-#: where FLOPs and seconds stand among the resources of language models
-FLOPS, SECONDS = 2, 4
-#: how much of what is to be small bytes are, beside FLOPs or seconds
+#: where FLOPs, the cache and seconds stand among the resources of language models
+FLOPS, KV, SECONDS = 2, 3, 4
+#: how much of what is to be small bytes are, beside another resource
 MIXES = (0.75, 0.5, 0.25, 0.0)
 
 
@@ -79,9 +79,10 @@ def shapes_for(case: Case, unit: Unit) -> list[Channels | Heads | Experts | None
 
 def ways(cost: np.ndarray) -> list[np.ndarray]:
     """What choices [n, resources] may be wanted small in, each [n, sizes]: bytes and payload, which differ by headers;
-    and where choices differ in FLOPs or in seconds, sums of these and of bytes, each as a share of the largest."""
+    and where choices differ in FLOPs, in the cache or in seconds, sums of these and of bytes, each as a share of the
+    largest."""
     found = [cost[:, :2]]
-    for at in (FLOPS, SECONDS):
+    for at in (FLOPS, KV, SECONDS):
         other = cost[:, at : at + 1]
         if other.size and np.ptp(other) > 1e-9 * other.max():
             found += [mix * _scaled(cost[:, :1]) + (1 - mix) * _scaled(other) for mix in MIXES]
