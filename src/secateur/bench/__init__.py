@@ -123,11 +123,10 @@ def _kinds(
     from secateur.parts.vision import is_vision
 
     kinds, pictures = asked(edits), is_vision(model)
-    kinds = tuple(dict.fromkeys((*kinds, *(kind for rival, _ in met for kind in rival.edits))))
     fewer = ["1 flops"] if any(rival.pictures for rival, _ in met) else []  # what its file computes will be a budget
-    for budget in (*budgets, *fewer):
-        kinds = needed(Budget.parse(budget), kinds, find(format), pictures)
-    return kinds
+    every = (needed(Budget.parse(budget), kinds, find(format), pictures) for budget in (*budgets, *fewer))
+    theirs = (rival.edits for rival, _ in met)
+    return tuple(dict.fromkeys(kind for some in (kinds, *every, *theirs) for kind in some))
 
 
 def _check(
