@@ -20,6 +20,8 @@ from secateur.measure import llamacpp
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = "# not run by the tests: "
+#: pages whose Python goes on with what their commands have left
+BEHIND = ("shapes",)
 #: what runs in llama.cpp and nowhere else
 IN_LLAMA = ("secateur run out", "--rivals rtn:w8g32,llama.cpp")
 FAMILIES = runpy.run_path(str(ROOT / "tests" / "front_door" / "conftest.py"))
@@ -87,6 +89,9 @@ def test_commands_run_as_written(page, here, monkeypatch, capsys):
         run('secateur cut MODEL --data text.txt --budget "5 bits/weight" -o out', monkeypatch, capsys)
     for line in to_run(page):
         run(line, monkeypatch, capsys)
+    for block in blocks(page, "python") if page.stem in BEHIND else ():
+        exec(compile(block, str(page), "exec"), {})
+        assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "tour.md"], ids=lambda page: page.stem)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.cut import plan
+from secateur.cut import cut, plan
 from secateur.cut.applying import apply
+from secateur.cut.price import needed
 from secateur.cut.surveying import survey
+from secateur.export import find
+from secateur.model.latent import latent_cache, numbers
 from secateur.parts.menus import load_menu
+from secateur.parts.reading import network
+from secateur.types import Budget
 
 
 def test_a_cap_on_multiplications_is_kept_by_low_ranks(tiny, text, quick, tmp_path):
@@ -35,3 +40,38 @@ def test_ranks_multiply_less_where_they_are_kept_as_ranks(tiny, text, quick, tmp
         share = flops[inside, at] / whole[inside]
         assert (share == 1).all() if format == "safetensors" else (share <= menu.edits[at].keep + 1e-9).all()
         assert (menu.damage[inside, at] > 0).all()
+
+
+def test_half_the_cache_is_left_when_the_file_is_run(tiny, text, quick, tmp_path):
+    import torch
+
+    told = cut(str(tiny("llama")), str(text), "50% kv", out=tmp_path, format="packed", **quick)
+    whole = 2 * 2 * 2 * 2 * 16  # bytes, keys and values, blocks, heads of 16 numbers
+    assert any("rank" in edit for edit in told["edits"].values())
+    assert told["spent"]["kv"] <= whole / 2
+    assert told["export"]["cache_bytes_per_token"] == told["spent"]["kv"]
+    assert told["export"]["cache_logit_error"] < 1e-5
+    made = network(tmp_path, latents=True)
+    cache, tokens = latent_cache(made), torch.randint(3, 256, (1, 12))
+    with torch.no_grad():
+        made(tokens, past_key_values=cache)
+        grown = made.generate(
+            tokens, past_key_values=latent_cache(made), max_new_tokens=4, do_sample=False, pad_token_id=0
+        )
+        plain = network(tmp_path).generate(tokens, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert 2 * numbers(cache) == told["spent"]["kv"] and torch.equal(grown, plain)
+
+
+def test_ranks_are_offered_for_the_cache_where_a_reader_keeps_latents():
+    kv = Budget.parse("50% kv")
+    assert "rank" in needed(kv, ("bits",), find("packed"))
+    assert "rank" not in needed(kv, ("bits",), find("torch-export"))
+    assert needed(kv, ("bits", "heads"), find("packed")) == ("bits", "heads")  # somebody has said which
+
+
+def test_no_cache_is_saved_where_no_reader_keeps_latents(tiny, text, quick, tmp_path):
+    """In torch-export, and in packed files of a family whose attention is not known to read latents."""
+    for name, format in (("llama", "torch-export"), ("gemma", "packed")):
+        menu = survey(str(tiny(name)), str(text), format=format, edits="rank", out=tmp_path / name, **quick)
+        kv = menu.cost["kv"]
+        assert (kv == kv[:, :1]).all() and kv.sum() > 0

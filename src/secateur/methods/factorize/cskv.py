@@ -5,7 +5,7 @@ Paper: Wang et al., CSKV: Training-Efficient Channel Shrinking for KV Cache in L
 Wing: factorize
 Shape: cut
 Applies to: key and value projections, before positions are turned in
-Use: secateur cut MODEL --data text.txt --budget "12 bits/weight" --edits rank --format packed -o out
+Use: secateur cut MODEL --data text.txt --budget "50% kv" --format packed -o out
 
 A token's key x W' is nearly (x D') U' with D [r, width] and U [channels, r]: c = x D' is cached, r numbers a token for
 all heads together. Keys and values of the window that a token stands in are exact; whole windows before it are rebuilt.
@@ -13,10 +13,11 @@ The paper starts from an SVD of W times the size of its inputs (ASVD, `asvd`), t
 of keys and values alone.
 
 Where we differ: that error has its least in closed form, the whitened SVD (`maths/lowrank` with A = E[x x'] and no G),
-so nothing is trained. With the survey's G as well it is the `rank` edit, whose error is the loss's own. How many
-numbers each layer's keys and values get is a knapsack over their curves (`ranks`); the paper gives all the same share.
+so nothing is trained. With the survey's G as well it is the `rank` edit, whose error is the loss's own, and which counts
+for a cap on the cache in `packed` files: their reader keeps c (`model/latent.py`). How many numbers each layer's keys and
+values get is a knapsack over their curves (`ranks`, and on a menu the plan's own); the paper gives all the same share.
 Codes of c in 4 bits are rounded to nearest, keys over a window for each number and values over a token's own numbers,
-without training. The cache is simulated here; no runtime that we export to keeps one of this kind.
+without training; they and the exact window are simulated here, no file has them.
 """
 
 from __future__ import annotations
