@@ -14,10 +14,10 @@ of keys and values alone.
 
 Where we differ: that error has its least in closed form, the whitened SVD (`maths/lowrank` with A = E[x x'] and no G),
 so nothing is trained. With the survey's G as well it is the `rank` edit, whose error is the loss's own, and which
-counts for a cap on the cache in `packed` files: their reader keeps c (`model/latent.py`). How many numbers each layer's
-keys and values get is a knapsack over their curves (`ranks`, and on a menu the plan's own); the paper gives all the same
-share. Codes of c in 4 bits are rounded to nearest, keys over a window for each number and values over a token's own
-numbers, without training; they and the exact window are simulated here, no file has them.
+counts for a cap on the cache in `packed` files: their reader keeps c (`model/latent.py`). How many numbers each
+layer's keys and values get is a knapsack over their curves (`ranks`, and on a menu the plan's own); the paper gives all
+the same share. Codes of c in 4 bits are rounded to nearest, keys over a window for each number and values over a
+token's own numbers, without training; they and the exact window are simulated here, no file has them.
 """
 
 from __future__ import annotations
