@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from secateur.model.latent import FAMILIES, KEYS, VALUES, Thin, caches, latent_cache, numbers, thin
+from secateur.model.resize import Nothing
 
 
 @pytest.fixture
@@ -54,6 +55,22 @@ def test_a_text_read_in_pieces_is_the_text_at_once(network, name, ranks):
     torch.testing.assert_close(again, whole[:, 11:], rtol=1e-4, atol=1e-4)
     cache.reset()
     torch.testing.assert_close(made(tokens, past_key_values=cache).logits, whole, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_block_without_an_attention_keeps_nothing(network, gone):
+    made = thinned(network("llama"), (5, 3))
+    made.model.layers[gone].self_attn = Nothing()
+    tokens = torch.randint(3, 64, (2, 12))
+    whole, cache = made(tokens, use_cache=False).logits, latent_cache(made)
+    pieces = [made(tokens[:, a:b], past_key_values=cache).logits for a, b in pairwise((0, 7, 8, 12))]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
+    assert numbers(cache) == 5 + 3 and cache.get_seq_length() == 12
+    cache.reorder_cache(torch.tensor([1, 0]))
+    cache.crop(-5)
+    again = made(tokens[[1, 0], 7:], past_key_values=cache).logits
+    torch.testing.assert_close(again, whole[[1, 0], 7:], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -115,19 +115,34 @@ def latent_cache(network: Any) -> Any:
         def _chosen(self, of: Any) -> None:
             self.positions = None if self.positions is None else of(self.positions)
 
-    layers: list[Any] = []
-    for attention in sorted(filter(_attends, network.modules()), key=lambda one: one.layer_idx):
-        layers.append(Latents(attention, layers[0] if layers else None))
+    class Gone(DynamicLayer):
+        """A block without an attention keeps nothing; whoever asks it for its length means the text's."""
+
+        def get_seq_length(self) -> int:
+            return first.get_seq_length()
+
+        def crop(self, tokens_to_remove: int) -> None: ...
+        def reset(self) -> None: ...
+        def reorder_cache(self, beam_idx: Any) -> None: ...
+        def batch_repeat_interleave(self, repeats: int) -> None: ...
+        def batch_select_indices(self, indices: Tensor) -> None: ...
+
+    attentions = {module.layer_idx: module for module in network.modules() if _attends(module)}
+    at = min(attentions)
+    first = Latents(attentions.pop(at), None)
+    blocks = range(network.config.num_hidden_layers)
+    layers: list[Any] = [Latents(attentions[block], first) if block in attentions else Gone() for block in blocks]
+    layers[at] = first
     return Cache(layers=layers)
 
 
 def numbers(cache: Any) -> int:
     """How many numbers of keys and values one token of one text has left in a cache."""
-    held = [one for layer in cache.layers for one in (layer.keys, layer.values)]
+    held = [one for layer in cache.layers for one in (layer.keys, layer.values) if one is not None]
     return sum(one.numel() // (one.shape[0] * one.shape[-2]) for one in held)
 
 
-def _attends(module: nn.Module) -> bool:
+def _attends(module: Any) -> bool:
     return hasattr(module, KEYS) and hasattr(module, VALUES)
 
 
