@@ -19,7 +19,8 @@ SHAPES = ("channels", "heads", "drop")
         ("60% flops", "compressed-tensors", SHAPES),
         ("20 ms", "torch-export", ("rank", *SHAPES)),
         ("20 ms", "onnx", ()),  # one shape, and codes
-        ("kv 24 KB/token", "packed", SHAPES[1:]),
+        ("kv 24 KB/token", "packed", ("rank", *SHAPES[1:])),
+        ("kv 24 KB/token", "torch-export", SHAPES[1:]),
         ("60% flops, kv 24 KB/token", "gguf", SHAPES),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from secateur.cut import cut, plan
@@ -10,6 +13,7 @@ from secateur.cut.price import needed
 from secateur.cut.surveying import survey
 from secateur.export import find
 from secateur.model.latent import latent_cache, numbers
+from secateur.parts.edits.keep import Keep
 from secateur.parts.menus import load_menu
 from secateur.parts.reading import network
 from secateur.types import Budget
@@ -69,9 +73,21 @@ def test_ranks_are_offered_for_the_cache_where_a_reader_keeps_latents():
     assert needed(kv, ("bits", "heads"), find("packed")) == ("bits", "heads")  # somebody has said which
 
 
-def test_no_cache_is_saved_where_no_reader_keeps_latents(tiny, text, quick, tmp_path):
-    """In torch-export, and in packed files of a family whose attention is not known to read latents."""
-    for name, format in (("llama", "torch-export"), ("gemma", "packed")):
-        menu = survey(str(tiny(name)), str(text), format=format, edits="rank", out=tmp_path / name, **quick)
-        kv = menu.cost["kv"]
-        assert (kv == kv[:, :1]).all() and kv.sum() > 0
+@pytest.mark.parametrize("edits", ["rank", "rank,heads"])
+@pytest.mark.parametrize(("name", "format"), [("llama", "packed"), ("llama", "torch-export"), ("gemma", "packed")])
+def test_a_rank_saves_cache_where_a_reader_keeps_latents(tiny, text, quick, tmp_path, name, format, edits):
+    """Not in torch-export, nor in packed files of a family whose attention is not known to read latents."""
+    menu = survey(str(tiny(name)), str(text), format=format, edits=edits, out=tmp_path, **quick)
+    kv, keep = menu.cost["kv"], menu.edits.index(Keep())
+    ranks = [e for e, edit in enumerate(menu.edits) if "rank" in repr(edit) and "heads" not in repr(edit)]
+    saved = np.where(np.isfinite(kv[:, ranks]), kv[:, [keep]] - kv[:, ranks], 0)
+    assert (saved >= 0).all() and (saved > 0).any() == (format == "packed" and name == "llama")
+    whole = 2 * 2 * 2 * channels(tiny(name))
+    assert kv[:, keep].sum() + menu.fixed["kv"] == whole
+
+
+def channels(folder):
+    """KV heads times their width."""
+    config = json.loads((folder / "config.json").read_text())
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return config["num_key_value_heads"] * width

@@ -199,21 +199,24 @@ class Case:
         """Bytes of keys and values that a token leaves behind for a unit, at 16 bits a number."""
         if unit.side is not None and unit.side.by == "block":  # all of a block's are counted with its first unit
             return self.stream.kv // len(self.stream.blocks) if unit.side.at == 0 and not isinstance(edit, Drop) else 0
-        if unit.side is None or unit.side.by != "heads" or unit.side.mixes or isinstance(edit, Drop):
+        latent = 0 if isinstance(edit, Drop) else self._latent(unit, edit)
+        if unit.side is None:  # no shape is on the menu, but ranks may be
+            return 2 * latent
+        if unit.side.by != "heads" or unit.side.mixes or isinstance(edit, Drop):
             return 0
         # rows of q, k and v that a KV head takes, of those of the three that this unit has
         widths, n = [width for section in unit.side.per for width in section], count(unit)
         kept = unit.side.cached or sum(widths[max(0, 1 - unit.side.at) :])
         whole = kept * (edit.left(n) if isinstance(edit, Shaping) else n)
-        return 2 * min(whole, self._latent(unit, edit) or whole)
+        return 2 * min(whole, latent or whole)
 
     def _latent(self, unit: Unit, edit: Edit) -> int:
-        """How many numbers of a token a low rank of keys or values keeps where the file's reader caches those, or 0."""
-        left, inner = self.left(unit, edit)
-        name = place(unit.matrices[0]).module.rpartition(".")[2] if len(unit.matrices) == 1 else ""
-        if name not in (KEYS, VALUES) or not isinstance(inner, Rank) or not self.latents:
+        """How many numbers of a token are kept for keys or values, where the file's reader caches latents; else 0."""
+        if not self.latents or place(unit.matrices[0]).module.rpartition(".")[2] not in (KEYS, VALUES):
             return 0
-        return inner.rank(left.matrices[0].rows, left.matrices[0].cols)
+        left, inner = self.left(unit, edit)
+        rows, cols = left.matrices[0].rows, left.matrices[0].cols
+        return inner.rank(rows, cols) if isinstance(inner, Rank) else rows
 
     @property
     def latents(self) -> bool:
