@@ -10,6 +10,7 @@ import transformers
 
 from secateur.model.latent import FAMILIES, KEYS, VALUES, Thin, caches, latent_cache, numbers, thin
 from secateur.model.resize import Nothing
+from secateur.types import ModelError
 
 
 @pytest.fixture
@@ -89,3 +90,12 @@ def test_which_networks_can_have_one():
     assert not caches({"model_type": "mistral", "sliding_window": 512})
     assert caches({"model_type": "qwen2", "sliding_window": 512, "use_sliding_window": False})
     assert not caches({"model_type": "qwen2", "sliding_window": 512, "use_sliding_window": True})
+
+
+@torch.no_grad()
+def test_a_network_without_low_ranks_is_told_what_to_do(network):
+    made = network("gpt2")
+    assert thin(made, {}) is made
+    with pytest.raises(ModelError, match="low rank") as error:
+        latent_cache(made)
+    assert "--format packed" in error.value.hint

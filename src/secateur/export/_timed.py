@@ -61,7 +61,7 @@ class _Drawn:
     random: Any = field(default_factory=lambda: np.random.default_rng(0))
 
     def add(self, kind: str, inputs: Sequence[str], output: str, **told: Any) -> str:
-        self.nodes.append(helper().make_node(kind, list(inputs), [output], **told))
+        self.nodes.append(_helper().make_node(kind, list(inputs), [output], **told))
         return output
 
     def hold(self, name: str, value: np.ndarray) -> str:
@@ -78,7 +78,7 @@ class _Drawn:
         """A call of the graph, from `x` to its ends."""
         from secateur.export._graph import OPSET, session
 
-        make, arrays = helper(), import_module("onnx.numpy_helper")
+        make, arrays = _helper(), import_module("onnx.numpy_helper")
         float32 = make.np_dtype_to_tensor_dtype(np.dtype(np.float32))
         starts = [make.make_tensor_value_info("x", float32, x.shape)]
         ends = [make.make_tensor_value_info(name, float32, None) for name in outs]
@@ -141,20 +141,17 @@ class _Layer:
         return told | {"pads": [*self.kind.padding, *self.kind.padding]}
 
 
-def network(program: Any, names: str, example: Tensor) -> Call:
-    """One pass of an uncut network in plain numbers; `program` is its trace or its graph."""
+def network(program: torch.export.ExportedProgram, names: str, example: Tensor) -> Call:
+    """One pass of an uncut network in plain numbers, from its trace; `names` is what its input is called."""
     from secateur.export._graph import OPSET, quiet, session
 
-    if isinstance(program, torch.export.ExportedProgram):
-        with quiet():
-            how: Mapping[str, Any] = {"dynamo": True, "verbose": False, "opset_version": OPSET, "input_names": [names]}
-            made: Any = torch.onnx.export(program, **how)
-        program = made.model_proto
-    run = session(program.SerializeToString(), torch.get_num_threads())
-    feed = {names: example.numpy()}
+    with quiet():
+        how: Mapping[str, Any] = {"dynamo": True, "verbose": False, "opset_version": OPSET, "input_names": [names]}
+        made: Any = torch.onnx.export(program, **how)
+    run, feed = session(made.model_proto.SerializeToString(), torch.get_num_threads()), {names: example.numpy()}
     return lambda: run.run(None, feed)
 
 
-def helper() -> Any:
+def _helper() -> Any:
     """What makes nodes, of a package that is there only where files of ONNX are written."""
     return import_module("onnx.helper")

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.types import ModelError
+
 #: families whose attention makes keys so: `k_proj`, a norm of each head or none, and one rotary turn for all blocks
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe")
 #: what makes keys and values in them
@@ -53,18 +55,23 @@ class Thin(nn.Module):
 
 def thin(network: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> nn.Module:
     """Put two thin matrices, up [r, rows] and down [r, cols], in the place of linear layers, by path; the network."""
+    if not factors:
+        return network
     for path, (up, down) in factors.items():
         owner, _, name = path.rpartition(".")
         was: Any = network.get_submodule(path)
         setattr(network.get_submodule(owner), name, Thin(up, down, was.bias))
-    rotary = _rotary(network)
-    rotary.register_forward_pre_hook(_see, with_kwargs=True)
+    _rotary(network).register_forward_pre_hook(_see, with_kwargs=True)
     return network
 
 
 def latent_cache(network: Any) -> Any:
     """An empty cache for `network(..., past_key_values=cache)` and `network.generate(...)`, of a network that `thin`
-    has changed: blocks whose keys or values are `Thin` keep latents, the others what everybody keeps."""
+    has changed: blocks whose keys or values are `Thin` keep latents, the others what everybody keeps. ModelError if no
+    block's are."""
+    if not any(isinstance(module, Thin) for module in network.modules()):
+        hint = "cut with --budget '50% kv' --format packed, and read that with latents=True"
+        raise ModelError("no keys or values of this network go through a low rank", hint)
     from transformers.cache_utils import Cache, DynamicLayer
 
     class Latents(DynamicLayer):
@@ -121,6 +128,7 @@ def latent_cache(network: Any) -> Any:
         def get_seq_length(self) -> int:
             return first.get_seq_length()
 
+        # there is nothing to shorten, to forget or to bring into another order
         def crop(self, tokens_to_remove: int) -> None: ...
         def reset(self) -> None: ...
         def reorder_cache(self, beam_idx: Any) -> None: ...

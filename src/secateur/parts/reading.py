@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secateur.maths.packing import unpack, unpack_exponents, unpack_nibbles, unpack_words
 from secateur.model.checkpoint import DTYPES, Checkpoint, Entry, open_checkpoint, read_header
-from secateur.model.latent import KEYS, VALUES, caches
+from secateur.model.latent import KEYS, VALUES, caches, thin
 from secateur.model.text import load_tokenizer
 from secateur.parts import edits
 from secateur.parts.edits import GridEdit, Part
@@ -152,7 +152,6 @@ def network(folder: str | Path, latents: bool = False) -> nn.Module:
     """The network of a model on disk, in float32, read by us. With `latents`, key and value projections of low rank
     are two thin matrices each, and `model.latent.latent_cache(network)` is a cache that keeps what lies between."""
     from secateur.model.anatomy import anatomy, load_block, skeleton
-    from secateur.model.latent import thin
 
     reading = open_reading(folder)
     empty = skeleton(reading)  # type: ignore[arg-type]  # a Reading is all that it asks of a Checkpoint
