@@ -1,6 +1,6 @@
 """A larger model on a GPU: trained here in a minute, surveyed, planned, cut at three budgets and measured.
 
-    PYTHONPATH=src:benchmarks python benchmarks/larger.py ../shared/models/lm-small ../shared/data/lm   # one GPU, some 7 min
+    PYTHONPATH=src:benchmarks python benchmarks/larger.py ../shared/models/lm-small ../shared/data/lm  # one GPU, 7 min
     PYTHONPATH=src:benchmarks python benchmarks/larger.py ... --width 128 --layers 2 --steps 20         # only to try it
 
 No large pretrained model is at hand, so a Llama of 64 million parameters with the tokenizer of the small one learns the
