@@ -32,6 +32,7 @@ FLOORS = {
     "cut": 5,
     "bench": 5,
     "report": 5,
+    "train": 5,
     "cli": 6,
 }
 #: a job is a file that stands alone in the package: cut.py, recipe.py, report.py ...

@@ -21,6 +21,9 @@ from typing import Any
 _SHORT = {"-o": "out", "-d": "data", "-b": "budget", "-f": "format"}
 #: what each verb takes by place; a list of budgets where several are allowed
 _PLACES = {"cut": ("data", "budget"), "survey": ("data",), "plan": ("budget",), "apply": ("plan",), "measure": ()}
+_PLACES |= {"train": ("data",), "draw": ("budget",)}
+#: the verbs that take several budgets
+_SEVERAL = ("plan", "draw")
 #: the options that only the command line has
 _SPOKEN = {"json", "fresh", "recipe"}
 
@@ -69,7 +72,7 @@ def python(use: str) -> str:
     for name in _PLACES[command]:
         if name in options:
             value = options.pop(name)
-            places.append(repr([value] if command == "plan" else value))
+            places.append(repr([value] if command in _SEVERAL else value))
     named = [f"{name}={_value(name, value)}" for name, value in options.items() if name not in _SPOKEN]
     return f"secateur.{command}({', '.join([*places, *named])})"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +67,7 @@ def train(text: str, heldout: str, folder: Path, seed: int, tell: Tell) -> None:
     words = _tokenizer(text)
     tokens, others = (torch.tensor(words.encode(one).ids) for one in (text, heldout[: 400 * CONTEXT]))
     model = _model(seed)
-    history = _fit(model, tokens, _spread(others), torch.Generator().manual_seed(seed), tell)
+    history = _fit(model, tokens, _spread(others), seed, tell)
     model.half().save_pretrained(folder)
     history.save(folder)
     PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=CONTEXT).save_pretrained(folder)
@@ -114,33 +113,26 @@ def _spread(tokens: Tensor) -> Tensor:
     return tokens[starts[:, None] + torch.arange(CONTEXT + 1)]
 
 
-def _fit(model: LlamaForCausalLM, tokens: Tensor, others: Tensor, draw, tell: Tell) -> History:
-    """Adam with warm-up and a straight way down; each step reads `BATCH` stretches taken at random, and every `LOOK`
-    steps the loss on the `others` is measured."""
+def _fit(model: LlamaForCausalLM, tokens: Tensor, others: Tensor, seed: int, tell: Tell) -> History:
+    """Warm-up and a straight way down; each step reads `BATCH` stretches taken at random, and every `LOOK` steps the
+    loss on the `others` is measured."""
     import torch
     from torch.nn import functional
 
-    from secateur.model.history import History
+    from secateur.model.fit import fit
+    from secateur.model.goals import next_token
+    from secateur.parts.schedules import Schedule
 
-    def loss_on(batch: Tensor) -> Tensor:
-        return functional.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), batch[:, 1:].flatten())
+    goal = next_token()
 
-    history, begun = History(), time.perf_counter()
-    adam = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
-    course = torch.optim.lr_scheduler.LambdaLR(adam, lambda at: min((at + 1) / 20, (STEPS - at) / (STEPS - 20)))
-    for step in range(STEPS):
-        starts = torch.randint(len(tokens) - CONTEXT - 1, (BATCH,), generator=draw)
-        batch = torch.stack([tokens[at : at + CONTEXT + 1] for at in starts])
-        loss = loss_on(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        course.step()
-        adam.zero_grad()
-        history.took(step + 1, float(loss.detach()), BATCH * CONTEXT)
-        if (step + 1) % LOOK == 0 or step + 1 == STEPS:
-            with torch.no_grad():
-                history.held(step + 1, float(loss_on(others)))
-        tell("training", step + 1, STEPS)
-    history.seconds = time.perf_counter() - begun
-    return history
+    def batch(at: int) -> Tensor:
+        draw = torch.Generator().manual_seed(seed * 1_000_003 + at)
+        starts = torch.randint(len(tokens) - CONTEXT - 1, (BATCH, 1), generator=draw)
+        return tokens[starts + torch.arange(CONTEXT + 1)]
+
+    def look() -> float:
+        return float(functional.cross_entropy(goal.logits(model, others), goal.labels(others)))
+
+    course = Schedule("linear", warm=20)
+    how = {"steps": STEPS, "rate": RATE, "course": course, "seed": seed, "look": (LOOK, look), "tell": tell}
+    return fit(model, batch, goal, **how)

@@ -17,6 +17,7 @@ _HELPERS = {"__init__", "frame", "options", "progress", "show"}
 #: the order of the help page; a file that is not named here appears under "More"
 _PANELS = {
     "Cut": ("demo", "cut", "survey", "plan", "apply"),
+    "Train": ("train", "draw"),
     "Look": ("inspect", "measure", "run", "bench", "report"),
     "Convert": ("export", "imatrix"),
     "The house": ("methods", "doctor"),

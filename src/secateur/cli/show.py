@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +236,58 @@ def menu(result: Mapping[str, Any]) -> RenderableType:
             give_or_take(edit["damage"], edit["error"]),
         )
     return table
+
+
+def trained(result: Mapping[str, Any]) -> RenderableType:
+    """How the loss went, and what some slices lose."""
+    facts = Table.grid(padding=(0, 2, 0, 1))
+    each, before = result["each"], result.get("loss_before")
+    then = f"{nats(before)} before, " if before is not None else ""
+    facts.add_row("loss, held back", f"{then}{nats(result['loss_after'])} after, nats per {each}")
+    facts.add_row("read", f"{result['read']:,} {each}s in {result['steps']:,} steps")
+    facts.add_row("file", f"{size(result['bytes_on_disk'])} in {result['out']}")
+    again = ", earlier work was taken up" if result.get("resumed") else ""
+    facts.add_row("took", f"{seconds(result['seconds'])}, {size(result['peak_rss_bytes'])} of memory at most{again}")
+    facts.add_row("report", Text(result["report"]))
+    rows = [row for row in result["slices"] if row["slice"]]
+    return Group(*([slices("slice", rows, [sizes(row) for row in rows], each)] if rows else []), _indented(facts))
+
+
+def drawn(result: Mapping[str, Any]) -> RenderableType:
+    """One row a budget, then the whole network; then the files and how near their logits came."""
+    each, rows = result["each"], result["rows"]
+    named = [*(row["budget"] for row in rows), "the whole network"]
+    parts = [slices("budget", [*rows, result["whole"]], named, each, sizes)]
+    parts += [Text(f" {row['out']}: {size(row['bytes_on_disk'])}, {loaded(row)}") for row in rows if row.get("out")]
+    return Group(*parts)
+
+
+def slices(
+    first: str,
+    rows: Sequence[Mapping[str, Any]],
+    named: Sequence[str],
+    each: str,
+    more: Callable[..., str] | None = None,
+) -> Table:
+    """Slices side by side: what each spends and loses; what none has is left out."""
+    figures = {
+        "bytes": lambda row: f"{row['bytes']:,}",
+        f"flops per {each}": lambda row: f"{row['flops']:,}",
+        "parameters": lambda row: f"{row['parameters']:,}",
+        f"loss, nats per {each}": lambda row: give_or_take(row["loss"], row["loss_error"]) if "loss" in row else "",
+        "accuracy": lambda row: f"{row['accuracy']:.2%}" if "accuracy" in row else "",
+    }
+    cells = {name: [said(row) for row in rows] for name, said in figures.items()}
+    cells = {name: column for name, column in cells.items() if any(column)}
+    table = _table(first, *(["slice"] if more else []), *cells, left=2 if more else 1)
+    for at, (row, name) in enumerate(zip(rows, named, strict=True)):
+        table.add_row(Text(name), *([more(row)] if more else []), *(column[at] for column in cells.values()))
+    return table
+
+
+def sizes(row: Mapping[str, Any]) -> str:
+    """A slice in words: `width 86 of 172, depth 3 of 5`."""
+    return ", ".join(f"{axis} {said}" for axis, said in row["counts"].items())
 
 
 def _table(first: str, *columns: str, left: int = 1) -> Table:
