@@ -5,7 +5,7 @@
 A network a seed, of two hidden layers of 128, that reads twelve bytes of Python's library and says the next, elastic in
 width: an eighth, a quarter, a half, all. Two passes a step. The ordinary training reads the same bytes in the same
 steps. Networks that are trained alone begin as the slices do and share out the steps, a quarter each. Losses are nats
-per byte on files that nobody has seen. Random subsets of as many channels in the same training tell what the order does.
+per byte on files that nobody has seen. Subsets of chance in the same training tell what the order does.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def test_a_training_leaves_the_model_its_history_and_what_was_done(trained, mode
 def test_its_report_shows_how_the_loss_went(trained, tmp_path):
     out, _ = trained
     page = report(out).read_text()
-    assert "trained" in page and "<svg" in page and "held out" in page
-    assert [file.name for file in figures(out, tmp_path)] == ["training.svg"]
+    assert "trained" in page and "<svg" in page and "held out" in page and "What its slices lose" in page
+    assert [file.name for file in figures(out, tmp_path)] == ["training.svg", "slices.svg"]
 
 
 def test_a_killed_training_ends_with_the_same_bytes(trained, model, text, tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
     """
     from secateur.bench.versus import RESULT
     from secateur.export._write import write_text
+    from secateur.report import slices
     from secateur.report.benched import draw as of_bench
     from secateur.report.page import draw
     from secateur.report.training import page as of_training
@@ -100,7 +101,7 @@ def report(out: str | Path, result: Mapping[str, Any] | None = None) -> Path:
         return out / "report.html"
     trained = _history(out) if result is None and not (out / "secateur.json").exists() else None
     if trained is not None:
-        write_text(out / "report.html", of_training(trained, out.resolve().name))
+        write_text(out / "report.html", of_training(trained, out.resolve().name, slices.section(slices.of_folder(out))))
         return out / "report.html"
     if result is not None:
         write_text(out / "secateur.json", json.dumps(dict(result), indent=1, default=str) + "\n")
@@ -133,14 +134,16 @@ def figures(out: str | Path, folder: str | Path) -> list[Path]:
     """The figures of a cut as SVG files that stand alone, in the colours of a white page; what cannot be drawn is not
     written. The map of the network is saved from the page, at the zoom that one has chosen."""
     from secateur.bench.versus import RESULT
-    from secateur.report import training
+    from secateur.report import slices, training
     from secateur.report.benched import figures as of_bench
 
     out, folder = Path(out), Path(folder)
     if (out / RESULT).is_file() and not (out / "secateur.json").exists():
         return _saved(of_bench(_bench(out / RESULT)), folder)
     if not (out / "secateur.json").exists() and (trained := _history(out)) is not None:
-        return _saved({"training": training.curve(trained)}, folder)
+        told = slices.of_folder(out)
+        drawn = slices.curve({"slices": told["rows"]}, each=told["each"]) if told else ""
+        return _saved({"training": training.curve(trained), "slices": drawn}, folder)
     return _saved(_of_cut(gather(out)), folder)
 
 

@@ -105,13 +105,13 @@ def _table(made: History) -> str:
     )
 
 
-def page(made: History, name: str) -> str:
-    """A page of its own, of a folder in which something was trained and nothing was cut."""
+def page(made: History, name: str, more: str = "") -> str:
+    """A page of its own, of a folder in which something was trained and nothing was cut; `more` stands behind it."""
     from secateur import __version__
     from secateur.report.page import whole as of_parts
 
     title = f"{name}, trained"
-    parts = [f"<header><h1>{escape(title)}</h1></header>", section(made, name)]
+    parts = [f"<header><h1>{escape(title)}</h1></header>", section(made, name), more]
     parts += [f"<footer><p>Secateur {escape(__version__)}. The same numbers for scripts: <code>training.json</code>."
               "</p></footer>"]  # fmt: skip
     return of_parts(title, parts, {})

@@ -23,6 +23,7 @@ from secateur.model.elastic import Supernet, full, least, normalised, parse, ren
 from secateur.model.fit import Plugs, fit
 from secateur.model.goals import order
 from secateur.model.history import History
+from secateur.model.ordered import put_in_order
 from secateur.model.resume import Keep
 from secateur.model.stream import device_of
 from secateur.parts.losses import towards
@@ -70,10 +71,11 @@ def train(
     """Train a model on data and write it to a folder as it was stored, with its history.
 
     `elastic` names axes ("width,heads,depth", "width:8"): then every pass of a step trains a slice that the `method`
-    chooses, by its `policy`, `passes` a step (2 where it is elastic, else 1). How long: `steps`, or `tokens` (examples)
-    read, or `epochs`; 300 steps if none is said. `teacher` is a model whose answers are learned as well, "self" what
-    the network is before. `scratch` begins with weights of chance. `resume` takes up a run that broke off, which ends
-    with the same bytes, and one that is finished. Losses are nats per token (per example of an image model).
+    chooses, by its `policy`, `passes` a step (2 where it is elastic, else 1). Channels and heads of a network that has
+    learned are put in order of their weight before, which changes nothing of what it says. How long: `steps`, `tokens`
+    (examples) read, or `epochs`; 300 steps if none is said. `teacher` is a model whose answers are learned as well,
+    "self" what the network is before. `scratch` begins with weights of chance. `resume` takes up a run that broke off,
+    which ends with the same bytes, and one that is finished. Losses are nats per token (example of an image model).
     """
     out, tell = Path(out), tell or (lambda *_: None)
     subject = open_subject(model, device_of(device), seed if scratch else None)
@@ -107,6 +109,8 @@ def train(
         "bfloat16": half,
         "seed": seed,
     }
+    if net.axes and not scratch:
+        put_in_order(subject.network, net)
     keep = Keep(out / ".train" / "checkpoint.safetensors", json.dumps(about, sort_keys=True))
     if resume and (done := _finished(out, about)):
         return done | {"resumed": True}

@@ -12,9 +12,10 @@ next. A step draws a few of them, each learns from a batch of its own with the l
 add up in the weights that they share, and one step of the optimiser is taken. There is no teacher, no search and no
 order to be found. Afterwards any slice can be taken out: the largest within a budget is the network for it.
 
-Where we differ: gradients are averaged over the passes of a step, not added, so that the rate does not hang on
-their number. Normalisations have statistics of their own for every slice, renewed when it is taken. `policy` may be
-other than the paper's uniform one: `sandwich`, `fair`, or `whole`, which is an ordinary training.
+Where we differ: gradients are averaged over the passes of a step, not added, so that the rate does not hang on their
+number. Normalisations have statistics of their own for every slice, renewed when it is taken. The command puts channels
+and heads of a network that has learned in order first (`model/ordered.py`), which does not change what it says.
+`policy` may be other than the paper's uniform one: `sandwich`, `fair`, or `whole`, which is an ordinary training.
 """
 
 from __future__ import annotations
