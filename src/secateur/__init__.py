@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from secateur.cut import plan as plan
     from secateur.cut import survey as survey
     from secateur.measure import measure as measure
+    from secateur.select import select as select
     from secateur.train import draw as draw
     from secateur.train import train as train
     from secateur.types import Budget as Budget
@@ -36,6 +37,7 @@ _HOME = {
     **dict.fromkeys(("Unit", "Edit", "Menu", "Budget", "Plan", "SecateurError"), "secateur.types"),
     **dict.fromkeys(("inspect", "survey", "plan", "apply", "cut"), "secateur.cut"),
     "measure": "secateur.measure",
+    "select": "secateur.select",
     **dict.fromkeys(("train", "draw"), "secateur.train"),
 }
 

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_SHORT = {"-o": "out", "-d": "data", "-b": "budget", "-f": "format"}
+_SHORT = {"-o": "out", "-d": "data", "-b": "budget", "-f": "format", "-k": "keep", "-t": "target", "-m": "method"}
 #: what each verb takes by place; a list of budgets where several are allowed
 _PLACES = {"cut": ("data", "budget"), "survey": ("data",), "plan": ("budget",), "apply": ("plan",), "measure": ()}
-_PLACES |= {"train": ("data",), "draw": ("budget",)}
+_PLACES |= {"train": ("data",), "draw": ("budget",), "select": ("data", "keep")}
 #: the verbs that take several budgets
 _SEVERAL = ("plan", "draw")
 #: the options that only the command line has
@@ -43,15 +43,16 @@ def words(use: str) -> tuple[str, list[str], dict[str, str]]:
 
 
 def recipe(use: str) -> str:
-    """The options as lines of a recipe for `secateur cut --recipe`; nothing where the command takes none."""
+    """The options as lines of a recipe for the command's `--recipe`; nothing where the command takes none."""
     import yaml
 
     from secateur.recipe import KEYS
 
     command, _, options = words(use)
-    if command not in ("cut", "plan"):
+    keys = KEYS.get("cut" if command == "plan" else command, {})
+    if not keys:
         return ""
-    told = {name: _said(KEYS[name], value) for name, value in options.items() if name in KEYS}
+    told = {name: _said(keys[name], value) for name, value in options.items() if name in keys}
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000).rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Recipes: the options of `secateur cut` in a YAML file. Plain values only; a recipe cannot run code."""
+"""Recipes: the options of `cut` or `select` in a YAML file. Plain values only; a recipe cannot run code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from secateur.types import SecateurError
 
 #: every key a recipe may have, and what its value is in words; the same names as the options of `secateur cut`
-KEYS: Mapping[str, str] = {
+CUT: Mapping[str, str] = {
     "data": "text",
     "budget": "text",
     "out": "text",
@@ -28,9 +28,16 @@ KEYS: Mapping[str, str] = {
     "seed": "number",
     "device": "text",
 }
+#: those of `secateur select`
+SELECT: Mapping[str, str] = {
+    **dict.fromkeys(("data", "keep", "target", "method", "out", "documents", "device"), "text"),
+    **dict.fromkeys(("samples", "seq_len", "seed"), "number"),
+}
+#: by command
+KEYS: Mapping[str, Mapping[str, str]] = {"cut": CUT, "select": SELECT}
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | Path, keys: Mapping[str, str] = CUT) -> dict[str, Any]:
     """The options that a recipe sets, checked; `seq-len` and `seq_len` are the same key."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -44,19 +51,19 @@ def load(path: str | Path) -> dict[str, Any]:
             f"cannot read the recipe {path}{line}: {what}", "a recipe is lines of `key: value`"
         ) from None
     if not isinstance(found, dict):
-        raise SecateurError(f"the recipe {path} holds no options", f"its keys are {', '.join(KEYS)}")
-    return dict(_checked(path, str(word), value) for word, value in found.items())
+        raise SecateurError(f"the recipe {path} holds no options", f"its keys are {', '.join(keys)}")
+    return dict(_checked(path, str(word), value, keys) for word, value in found.items())
 
 
-def _checked(path: str | Path, word: str, value: Any) -> tuple[str, Any]:
+def _checked(path: str | Path, word: str, value: Any, keys: Mapping[str, str]) -> tuple[str, Any]:
     key = word.replace("-", "_")
-    if key not in KEYS:
+    if key not in keys:
         from secateur.catalogue import nearest
 
-        close = nearest(key, KEYS)
-        hint = f"did you mean `{close}`?" if close else f"the keys are {', '.join(KEYS)}"
+        close = nearest(key, keys)
+        hint = f"did you mean `{close}`?" if close else f"the keys are {', '.join(keys)}"
         raise SecateurError(f"the recipe {path} has an unknown key `{word}`", hint)
-    return key, _as(KEYS[key], value, f"`{word}` in the recipe {path}")
+    return key, _as(keys[key], value, f"`{word}` in the recipe {path}")
 
 
 def _as(kind: str, value: Any, name: str) -> Any:

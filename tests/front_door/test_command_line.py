@@ -18,7 +18,7 @@ import pytest
 from secateur import cli, recipe
 
 COMMANDS = list(cli.commands())
-MORE = ["bench", "imatrix", "run"]
+MORE = ["bench", "imatrix", "run", "select"]
 CONTRACT = ["inspect", "survey", "plan", "apply", "cut", "measure", "export", "report", "methods", "doctor", "demo"]
 
 
@@ -67,9 +67,10 @@ def test_every_command_takes_seed_device_and_json(name):
     assert {"--seed", "--device", "--json"} <= options
 
 
-def test_a_recipe_has_the_options_of_cut_as_its_keys():
-    options = {parameter.name for parameter in cli.load("cut").params}
-    assert set(recipe.KEYS) == options - {"model", "recipe", "fresh", "as_json", "help"}
+@pytest.mark.parametrize("command", recipe.KEYS)
+def test_a_recipe_has_the_options_of_its_command_as_its_keys(command):
+    options = {parameter.name for parameter in cli.load(command).params}
+    assert set(recipe.KEYS[command]) == options - {"model", "recipe", "fresh", "as_json", "help"}
 
 
 def test_without_a_word_it_shows_the_help(secateur):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from secateur.measure.models import open_model
-from secateur.measure.passes import _check, _walk, _Whole, read
+from secateur.measure.passes import _walk, _Whole, left_to_right, read
 from secateur.measure.rows import pieces
 from secateur.measure.speed import Clock, peak_rss
 from secateur.measure.windows import Windows
@@ -69,9 +69,9 @@ def test_looking_ahead_is_seen():
         return x.flip(1).cumsum(1).flip(1)
 
     x = torch.randn(1, 6, 3)
-    _check("m", backward, x, x.flip(-1))
+    left_to_right("m", backward, x, x.flip(-1))
     with pytest.raises(ModelError, match="m sees the tokens that it is to predict"):
-        _check("m", both, x, x.flip(-1))
+        left_to_right("m", both, x, x.flip(-1))
 
 
 def test_what_is_wrong_with_a_model_is_said_though_it_is_tried_twice(tiny, tokens, tmp_path):

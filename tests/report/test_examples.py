@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.cut.examples import _small
 from secateur.methods.data.dendromap import central, tree
+from secateur.parts import thumbs
 from secateur.report import report
 from secateur.report.examples import data, picture, read, section
 
@@ -35,7 +35,7 @@ def leave(out: Path, n: int = 40, pictures: bool = False) -> np.ndarray:
         lost |= {"right": (~wrong).astype(float).tolist(), "right_before": [1.0] * n}
         lost |= {"first": (kinds + wrong).tolist(), "first_before": kinds.tolist()}
         known["said"] = [f"label {kind}" for kind in kinds]
-        known["pictures"] = _small(torch.from_numpy(draw.integers(0, 255, (n, 8, 8, 3)).astype(np.uint8)))
+        known["pictures"] = thumbs.small(torch.from_numpy(draw.integers(0, 255, (n, 8, 8, 3)).astype(np.uint8)))
     out.mkdir(exist_ok=True)
     for name, told in (("examples", known), ("windows", lost), ("secateur", RESULT)):
         (out / f"{name}.json").write_text(json.dumps(told))
@@ -138,6 +138,6 @@ def test_in_a_browser_one_comes_down_to_a_single_window(tmp_path):
 def test_a_thousand_pictures_stay_below_the_limit(tmp_path):
     leave(tmp_path, 1000, pictures=True)
     draw = torch.randint(0, 256, (1000, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    known = json.loads((tmp_path / "examples.json").read_text()) | {"pictures": _small(draw)}
+    known = json.loads((tmp_path / "examples.json").read_text()) | {"pictures": thumbs.small(draw)}
     (tmp_path / "examples.json").write_text(json.dumps(known))
     assert report(tmp_path).stat().st_size < 4_000_000

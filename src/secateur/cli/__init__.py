@@ -19,6 +19,7 @@ _PANELS = {
     "Cut": ("demo", "cut", "survey", "plan", "apply"),
     "Train": ("train", "draw"),
     "Look": ("inspect", "measure", "run", "bench", "report"),
+    "Data": ("select",),
     "Convert": ("export", "imatrix"),
     "The house": ("methods", "doctor"),
 }

@@ -25,6 +25,7 @@ from secateur.cli.options import (
     SeqLen,
     pins,
     stretches,
+    unsaid,
 )
 
 
@@ -76,7 +77,7 @@ def cut(
     with job(as_json, out, resumes=True) as work:
         options["pin"] = pins(pin)
         if recipe is not None:
-            options |= _unsaid(context, recipe)
+            options |= unsaid(context, recipe)
         _complete(options, recipe)
         options["keep"] = tuple(options["keep"] or ())
         work.out = Path(options["out"])
@@ -96,17 +97,6 @@ def cut(
             tell=work.tell,
         ) | {"again": again()}
         work.give(result | {"report": str(report(work.out, result))}, show.cut)
-
-
-def _unsaid(context: typer.Context, recipe: Path) -> dict[str, Any]:
-    """What the recipe says and the command line does not."""
-    from secateur.recipe import load
-
-    def said(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
-    return {name: value for name, value in load(recipe).items() if not said(name)}
 
 
 def _complete(options: dict[str, Any], recipe: Path | None) -> None:

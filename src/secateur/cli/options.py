@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -117,6 +118,17 @@ Allocate = Annotated[str, typer.Option(help="Who decides which unit gets how muc
 Round = Annotated[
     str, typer.Option("--round", help="How a weight finds its place on the grid.", rich_help_panel="Method")
 ]
+
+
+def unsaid(context: typer.Context, recipe: Path, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a recipe says and the command line does not."""
+    from secateur.recipe import CUT, load
+
+    def said(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    return {name: value for name, value in load(recipe, keys or CUT).items() if not said(name)}
 
 
 def stretches(samples: int | None) -> str:

@@ -290,6 +290,39 @@ def sizes(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{axis} {said}" for axis, said in row["counts"].items())
 
 
+def select(result: Mapping[str, Any]) -> RenderableType:
+    """What was kept, how it differs from all there was, and from which clusters it comes."""
+    used, each, of = result["used"], result["each"], result["of"]
+    head = Table.grid(padding=(0, 2, 0, 1))
+    head.add_row(
+        "kept",
+        f"{used['examples']:,} of {of:,} {each}s ({used['examples'] / of:.1%}), {result['keep']['asked']} asked for",
+    )
+    if "tokens" in used:
+        total = result["means"]["tokens"]["all"] * of
+        head.add_row("tokens", f"{used['tokens']:,} of {total:,.0f} ({used['tokens'] / total:.1%})")
+    head.add_row("by", result["method"])
+    if said := result["about"].get("said"):
+        head.add_row("", said)
+    head.add_row("data", result["taken"])
+    if result.get("longer"):
+        head.add_row("", f"{result['longer']:,} are longer than {result['seq_len']} tokens, and were read so far")
+    for name, mean in result["means"].items():
+        if name != "tokens":
+            head.add_row(name, f"{nats(mean['kept'])} of the kept, {nats(mean['all'])} of all")
+    head.add_row("looked", f"{result['charged']['forward']:,.0f} passes forward, {seconds(result['seconds'])}")
+    parts: list[RenderableType] = [_indented(head)]
+    if "clusters" in result:
+        table = _table(f"{each}s", "kept", "of them", "in their midst", left=0)
+        table.columns[3].justify = "left"
+        for one in result["clusters"]:
+            middle = one["central"][:70] + "…" * (len(one["central"]) > 70)
+            table.add_row(f"{one['count']:,}", f"{one['kept']:,}", f"{one['share']:.1%}", Text(middle))
+        parts.append(table)
+        parts += [Text(f" {result[name]}") for name in ("file", "report")]
+    return Group(*parts)
+
+
 def _table(first: str, *columns: str, left: int = 1) -> Table:
     """A light table: the first `left` columns read from the left, numbers from the right."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)

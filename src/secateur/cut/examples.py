@@ -7,11 +7,8 @@ an image model what its last layer reads.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from secateur.cut.case import Case
 from secateur.export import Parts
@@ -29,14 +25,16 @@ from secateur.measure.compare import Comparison
 from secateur.methods.data.dendromap import central, tree
 from secateur.model.pictures import Pictures
 from secateur.model.whole import Whole
+from secateur.parts.eyes import last, noting, places
 from secateur.parts.reading import tokenizer_of
+from secateur.parts.thumbs import small
 
 log = logging.getLogger("secateur")
 
 #: what the held-back examples are, and KL and rise of the loss of each, which paired comparisons of two cuts need
 EXAMPLES, WINDOWS = "examples.json", "windows.json"
-#: examples on the map at most, spread evenly; characters of each that are told; bytes that all small pictures may take
-MOST, TOLD, PICTURED = 1000, 600, 2_000_000
+#: examples on the map at most, spread evenly; characters of each that are told
+MOST, TOLD = 1000, 600
 _READ = "read"
 
 
@@ -49,8 +47,7 @@ class Seen:
 
     def __call__(self, states: Tensor, theirs: Tensor, ours: Tensor) -> None:
         """Some more: the uncut network's last states [examples, places, width], and both networks' logits."""
-        # nothing predicts the first of several places, and in language models it lies far from all others
-        self.vectors.append(states[:, 1 if states.shape[1] > 1 else 0 :].float().mean(1).cpu())
+        self.vectors.append(places(states).cpu())
         self.firsts += _firsts(theirs, ours)
 
     def shipped(self, theirs: Tensor, ours: Tensor) -> None:
@@ -66,23 +63,13 @@ def _firsts(theirs: Tensor, ours: Tensor) -> list[Tensor]:
 @contextmanager
 def reading(stream: Any, work: Path) -> Iterator[None]:
     """Inside, what the last layer of an image model reads is noted in the work folder; of others nothing is."""
-    layer = _last(stream.network, stream.classes) if isinstance(stream, Whole) else None
+    layer = last(stream.network, stream.classes) if isinstance(stream, Whole) else None
     if layer is None:
         yield
         return
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().flatten(1).float().cpu()))
-    try:
+    with noting(layer) as seen:
         yield
-    finally:
-        handle.remove()
-    Parts(work).save(_READ, {"x": torch.cat(seen)})
-
-
-def _last(network: nn.Module, classes: int) -> nn.Linear | None:
-    """The linear layer that tells the classes apart."""
-    found = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-    return found[-1] if found else None
+    Parts(work).save(_READ, {"x": torch.cat([read.flatten(1).float().cpu() for read in seen])})
 
 
 def remember(case: Case, seen: Seen, compared: Comparison, work: Path, out: Path) -> None:
@@ -117,42 +104,6 @@ def _texts(case: Case, windows: Tensor) -> dict[str, Any]:
 
 
 def _pictures(some: Pictures) -> dict[str, Any]:
-    small = _small(some.x)
+    pictures = small(some.x)
     told: dict[str, Any] = {"said": [f"label {label}" for label in some.labels.tolist()]}
-    return told | ({"pictures": small} if small else {})
-
-
-def _small(x: Tensor) -> list[str]:
-    """Each example as a PNG in a `data:` address, no larger than all of them may be; none where they are no pictures.
-
-    Colours are taken as they are; what has no three channels is grey, from the least of all examples to the most.
-    """
-    grey = x.dim() == 3 or (x.dim() == 4 and 1 in (x.shape[1], x.shape[-1]))
-    last, first = x.dim() == 4 and x.shape[-1] == 3, x.dim() == 4 and x.shape[1] == 3
-    if not (grey or last or first):
-        return []
-    planes = x.reshape(len(x), 1, *[n for n in x.shape[1:] if n != 1][-2:]) if grey else x.movedim(-1, 1) if last else x
-    if planes.dim() != 4 or min(planes.shape[2:]) < 2:
-        return []
-    planes = planes.float()
-    if x.dtype != torch.uint8:
-        low, high = planes.min(), planes.max()
-        planes = (planes - low) / (high - low).clamp(min=1e-9) * 255
-    # a pixel takes about a byte a channel, and a third more as text
-    side = int((PICTURED / (len(x) * 1.3 * planes.shape[1])) ** 0.5)
-    shape = [max(1, min(n, round(n * side / max(planes.shape[2:])))) for n in planes.shape[2:]]
-    planes = functional.interpolate(planes, size=shape, mode="area").round().clamp(0, 255).byte()
-    return [_png(one.movedim(0, -1).contiguous()) for one in planes]
-
-
-def _png(pixels: Tensor) -> str:
-    """A picture [height, width, 1 or 3] as PNG."""
-    high, wide, channels = pixels.shape
-
-    def piece(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    rows = b"".join(b"\0" + row.numpy().tobytes() for row in pixels)
-    head = struct.pack(">IIBBBBB", wide, high, 8, 2 if channels == 3 else 0, 0, 0, 0)
-    file = b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head) + piece(b"IDAT", zlib.compress(rows, 9)) + piece(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(file).decode()
+    return told | ({"pictures": pictures} if pictures else {})

@@ -50,7 +50,7 @@ def read(model: Model, tokens: Tensor, device: torch.device, park: Path, tell: T
                 raise
     model.notes.append("read as a whole: it cannot be walked block by block")
     network = model.network().to(device)
-    _check(
+    left_to_right(
         model.name,
         lambda x: network(x.to(device), use_cache=False).logits,
         tokens[:1],
@@ -68,7 +68,7 @@ def _walk(model: Model, tokens: Tensor, device: torch.device, park: Path, tell: 
         with stream.loaded(block):
             if i == 0:
                 one = hidden[:1].to(device)
-                _check(model.name, lambda x: stream.call(0, x), one, one.flip(-1))
+                left_to_right(model.name, lambda x: stream.call(0, x), one, one.flip(-1))
             with clock.running():
                 stream.through(i, hidden, hidden)
     tell(n, n)
@@ -79,7 +79,7 @@ class _SeesError(ModelError):
     """The network looks ahead."""
 
 
-def _check(name: str, run: Callable[[Tensor], Tensor], x: Tensor, other: Tensor) -> None:
+def left_to_right(name: str, run: Callable[[Tensor], Tensor], x: Tensor, other: Tensor) -> None:
     """_SeesError if what comes out depends on the last token before its turn, as in a network that reads both ways."""
     changed = x.clone()
     changed[:, -1] = other[:, -1]

@@ -8,7 +8,7 @@ import gzip
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -269,8 +269,13 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} is not a parquet file ({error})", "download or write it again") from None
 
 
-def _column(where: str | Path, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The text column: `text`, `content`, or the only one that holds text."""
+def _column(where: str | Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    name, rows = text_column(where, rows)
+    return (str(row.get(name) or "") for row in rows)
+
+
+def text_column(where: str | Path, rows: Iterable[Mapping[str, Any]]) -> tuple[str, Iterator[Mapping[str, Any]]]:
+    """The name of the text column (`text`, `content`, or the only one that holds text), and all the rows."""
     rows, seen = iter(rows), []
     for row in rows:  # rows without text may come first
         seen.append(row)
@@ -285,7 +290,7 @@ def _column(where: str | Path, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         raise DataError(f"{where} has nothing in its column of text", "give a file with some text")
     if name is None:
         raise DataError(f"{where} has no column `text`", f"rename one of its columns: {', '.join(map(str, last))}")
-    return (str(row.get(name) or "") for row in chain(seen, rows))
+    return name, chain(seen, rows)
 
 
 def _from_hub(data: str, most: int) -> Iterator[str]:

@@ -1,11 +1,11 @@
-// Where it hurt: clusters of what is held back, as the tree has them; a click opens one, down to single examples.
+// Examples as clusters, as the tree has them; a click opens one, down to single examples. Where it hurt, or what was kept.
 if (DATA.examples) hurt(DATA.examples);
-function hurt({ each, children, distance, central, said, pictures, colours, marked }) {
-  const n = children.length + 1, root = 2 * n - 2, wrong = new Set(marked), below = (node) => node < n ? [] : children[node - n];
-  const counts = Array(n).fill(1), means = colours.map(({ values }) => [...values]); // of every node; examples come first
+function hurt({ each, children, distance, central, said, pictures, colours, marked, mark, weights }) {
+  const n = children.length + 1, root = 2 * n - 2, edged = new Set(marked), below = (node) => node < n ? [] : children[node - n];
+  const leaves = Array(n).fill(1), counts = weights.length ? [...weights] : Array(n).fill(1), means = colours.map(({ values }) => [...values]); // of every node; examples come first
   for (const [a, b] of children) {
     for (const mean of means) mean.push((mean[a] * counts[a] + mean[b] * counts[b]) / (counts[a] + counts[b]));
-    counts.push(counts[a] + counts[b]);
+    counts.push(counts[a] + counts[b]); leaves.push(leaves[a] + leaves[b]);
   }
   function members(node) { const out = [], rest = [node]; while (rest.length) { const one = rest.pop(); if (one < n) out.push(one); rest.push(...[...below(one)].reverse()) } return out }
   function visible(k, top) { // the widest merge is opened until so many are seen
@@ -27,18 +27,18 @@ function hurt({ each, children, distance, central, said, pictures, colours, mark
 
   let colour = 0;
   const { max, min, sqrt, floor } = Math, all = (node) => counts[node] === 1 ? `one ${each}` : `${many(counts[node])} ${each}s`;
-  const told = (at, value) => colours[at].unit === "%" ? `${(100 * value).toFixed(1)}%` : nats(value);
+  const told = (at, value) => colours[at].unit === "%" ? `${(100 * value).toFixed(1)}%` : nats(value), behind = (unit) => unit === "%" || !unit ? "" : ` ${unit}`;
   const signed = () => colours[colour].values.some((value) => value < 0);
   let low = 0, top = 1; // the ends of the scale: the means of the clusters that are seen
   function paint(node) { // small differences are told apart, too: the root of the share
     const value = means[colour][node];
     if (signed()) return blend("--turn", 0.5 + 0.5 * Math.sign(value) * sqrt(min(Math.abs(value) / top, 1)));
-    return blend("--hurt", top > low ? sqrt(max(value - low, 0) / (top - low)) : 0.5);
+    return blend(`--${colours[colour].scale}`, top > low ? sqrt(max(value - low, 0) / (top - low)) : 0.5);
   }
   function layout(path, wide, high) {
     colours.forEach((_, at) => $(`lost-${at}`).setAttribute("aria-pressed", at === colour));
-    const node = path.at(-1) ?? root, few = counts[node] <= 12;
-    const seen = visible(few ? counts[node] : max(2, min(24, floor(wide * high / 16000), Math.ceil(counts[node] / 3))), node);
+    const node = path.at(-1) ?? root, few = leaves[node] <= 12;
+    const seen = visible(few ? leaves[node] : max(2, min(24, floor(wide * high / 16000), Math.ceil(leaves[node] / 3))), node);
     const shown = [...seen].map((one) => means[colour][one]);
     top = max(...shown.map(Math.abs), 1e-12); low = signed() ? -top : colours[colour].unit === "%" ? 0 : min(...shown);
     return split(node, seen, 0, 0, wide, high, []);
@@ -59,24 +59,24 @@ function hurt({ each, children, distance, central, said, pictures, colours, mark
     one.style.maxHeight = `${max(1, floor((h - 30) / line)) * line}px`;
     return one;
   }
-  function thumbs(node, w, h, alone) { // as many small pictures as there is room for; those that turned wrong have an edge
+  function thumbs(node, w, h, alone) { // as many small pictures as there is room for; those that are marked have an edge
     const some = members(node), room = max(1, (w - 12) * (h - 34)), side = alone ? min(160, w - 12, h - 60) : max(16, min(44, floor(sqrt(room / some.length)) - 3));
     const fit = max(1, floor((w - 10) / (side + 2))) * max(1, floor((h - 30) / (side + 2))), box = make("div", { className: "few" });
     const shown = some.length <= fit ? some : Array.from({ length: fit }, (_, at) => some[floor(at * some.length / fit)]);
-    box.append(...shown.map((one) => make("img", { src: pictures[one], alt: "", width: side, height: side, className: wrong.has(one) ? "wrong" : "" })));
+    box.append(...shown.map((one) => make("img", { src: pictures[one], alt: "", width: side, height: side, className: edged.has(one) ? mark : "" })));
     return box;
   }
   function tell({ node }) {
-    const values = colours.map(({ name, unit }, at) => `${name} ${told(at, means[at][node])}${unit === "%" ? "" : ` ${unit}`}`).join(", ");
+    const values = colours.map(({ name, unit }, at) => `${name} ${told(at, means[at][node])}${behind(unit)}`).join(", ");
     return `${all(node)}: ${values}. ${counts[node] === 1 ? "" : "In their midst: "}${said[central[node]].replace(/\s+/g, " ").slice(0, 160)}`;
   }
   const map = treemap($("lost"), $("lost-crumbs"), $("lost-about"), {
     layout, dress, tell,
     step: ({ node }, path) => path.at(-1) === node ? null : [...path, node],
-    names: (path) => [`all ${many(n)} ${each}s`, ...path.map(all)],
+    names: (path) => [`all ${many(counts[root])} ${each}s`, ...path.map(all)],
     drawn() {
-      const unit = colours[colour].unit === "%" ? "" : ` ${colours[colour].unit}`;
-      legend($("lost-scale"), signed() ? "--turn" : "--hurt", told(colour, low), `${told(colour, top)}${unit}${marked.length && pictures.length ? "; edged: turned wrong" : ""}`);
+      const note = marked.length && pictures.length ? mark === "wrong" ? "; edged: turned wrong" : "; edged: kept" : "";
+      legend($("lost-scale"), signed() ? "--turn" : `--${colours[colour].scale}`, told(colour, low), `${told(colour, top)}${behind(colours[colour].unit)}${note}`);
     },
   });
   colours.forEach((_, at) => { $(`lost-${at}`).onclick = () => { colour = at; map.draw() } });

@@ -28,28 +28,38 @@ CLUSTERS, ENOUGH, SHOWN = 12, 3, 16
 
 @dataclass(frozen=True)
 class Colour:
-    """What examples can be coloured by: a value for each. `unit` is said behind a number; "%" is a share."""
+    """What examples can be coloured by: a value for each. `unit` is said behind a number; "%" is a share. The `scale`
+    of colours is one of the style: `hurt`, or `chosen`."""
 
     name: str
     values: tuple[float, ...]
     unit: str
+    scale: str = "hurt"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.name}, {self.unit}" if self.unit not in ("", "%") else self.name
+
+    def number(self, value: float) -> str:
+        return f"{value:.1%}" if self.unit == "%" else words.nats(value)
 
     def said(self, value: float) -> str:
-        return f"{value:.1%}" if self.unit == "%" else f"{words.nats(value)} {self.unit}"
+        return self.number(value) if self.unit == "%" else f"{words.nats(value)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
 class Examples:
     """Examples as a tree, what there is to look at of each, and what they can be coloured by, the first at first."""
 
-    each: str  # "window" or "example"
+    each: str  # "window", "example", "document" ...
     all: int  # how many there were, of which these are some
     tree: Tree
     central: Sequence[int]
     said: Sequence[str]
     pictures: Sequence[str]
     colours: tuple[Colour, ...]
-    marked: Sequence[int] = ()  # those that turned wrong
+    marked: Sequence[int] = ()  # those that turned wrong, or were chosen
+    mark: str = "wrong"
 
 
 def read(out: Path, unit: str) -> Examples | None:
@@ -89,10 +99,12 @@ def data(seen: Examples | None) -> dict[str, Any]:
         return {}
     short = [float(f"{d:.5g}") for d in seen.tree.distance]
     colours = [
-        {"name": one.name, "unit": one.unit, "values": [float(f"{v:.4g}") for v in one.values]} for one in seen.colours
+        {"name": one.name, "unit": one.unit, "scale": one.scale, "values": [float(f"{v:.4g}") for v in one.values]}
+        for one in seen.colours
     ]
     about = {"each": seen.each, "children": seen.tree.children, "distance": short, "central": seen.central}
     about |= {"said": seen.said, "pictures": seen.pictures, "colours": colours, "marked": seen.marked}
+    about |= {"mark": seen.mark, "weights": seen.tree.weights}
     return {"examples": about}
 
 
@@ -101,17 +113,25 @@ def section(seen: Examples | None) -> str:
     if seen is None or seen.tree.n < 2:
         return ""
     some = f" {seen.tree.n:,} of {seen.all:,} are on it." * (seen.tree.n < seen.all)
-    tabs = "".join(f'<button type="button" id="lost-{at}">{one.name}</button>' for at, one in enumerate(seen.colours))
     return (
         f"<h2>Where it hurt</h2><p class=soft>The held-back {seen.each}s, like beside like: an area is a cluster, and "
         f"as large as it has {seen.each}s.{some} The colour is what they lost on the mean.</p>{_worst(seen)}"
+        f"{canvas(seen, 'where-it-hurt', 'held-back ')}<details><summary>the same as a table</summary>"
+        f"{table(seen, 'held-back ')}</details>"
+    )
+
+
+def canvas(seen: Examples, name: str, kind: str = "") -> str:
+    """The map to be walked in, and in its place without script the still one."""
+    tabs = "".join(f'<button type="button" id="lost-{at}">{one.name}</button>' for at, one in enumerate(seen.colours))
+    return (
         '<div class="live"><p class=soft>Click to come nearer, down to single ones. With keys: arrows, Enter, Escape.'
         f'</p><div class="tools"><div class="tabs" role="group" aria-label="colour"><span>colour</span>{tabs}</div>'
         '<div class="scale" id="lost-scale" aria-hidden="true"></div></div><nav class="crumbs" id="lost-crumbs" '
-        f'aria-label="where among the {seen.each}s"></nav><figure data-name="where-it-hurt"><div class="map" id="lost" '
-        f'role="group" aria-label="map of the held-back {seen.each}s; the table below it has the same numbers"></div>'
-        '<p class="about" id="lost-about" aria-live="polite"></p></figure></div>'
-        f'<figure class="still">{picture(seen)}</figure>{_table(seen)}'
+        f'aria-label="where among the {seen.each}s"></nav><figure data-name="{name}"><div class="map" id="lost" '
+        f'data-mark="{seen.mark}" role="group" aria-label="map of the {kind}{seen.each}s; the table below it has the '
+        'same numbers"></div><p class="about" id="lost-about" aria-live="polite"></p></figure></div>'
+        f'<figure class="still">{picture(seen, kind)}</figure>'
     )
 
 
@@ -143,25 +163,32 @@ def _quote(seen: Examples, node: int, most: int) -> str:
     return escape(said[:most] + "…" * (len(said) > most))
 
 
-def _table(seen: Examples) -> str:
+def table(seen: Examples, kind: str = "") -> str:
+    """The clusters that the map begins with, those with most of the first colour before the others."""
     means = [(one, seen.tree.means(one.values)) for one in seen.colours]
     lines = "".join(
         f"<tr><td>{seen.tree.counts[node]:,}</td>"
-        + "".join(f'<td data-v="{mean[node]:.6g}">{one.said(mean[node])}</td>' for one, mean in means)
-        + f'<td class="w wraps">{_quote(seen, node, 300)}</td></tr>'
+        + "".join(f'<td data-v="{mean[node]:.6g}">{one.number(mean[node])}</td>' for one, mean in means)
+        + f'<td class="w wraps">{_shown(seen, node)}</td></tr>'
         for node in seen.tree.worst(seen.colours[0].values, CLUSTERS)
     )
-    names = "".join(f'<th scope="col">{one.name}</th>' for one in seen.colours)
+    names = "".join(f'<th scope="col">{one.heading}</th>' for one in seen.colours)
     return (
-        '<details><summary>the same as a table</summary><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="clusters of the held-back {seen.each}s"><table class="sorts"><thead><tr><th scope="col">'
-        f'{seen.each}s</th>{names}<th scope="col" class="w">in their midst</th></tr></thead><tbody>{lines}</tbody>'
-        "</table></div></details>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="clusters of the {kind}{seen.each}s">'
+        f'<table class="sorts"><thead><tr><th scope="col">{seen.each}s</th>{names}<th scope="col" class="w">in their '
+        f"midst</th></tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 
-def picture(seen: Examples | None) -> str:
-    """The map as it is at first, as SVG: the redder, the more was lost."""
+def _shown(seen: Examples, node: int) -> str:
+    """The example in the midst of a cluster."""
+    at = seen.central[node]
+    small = f'<img class="small" src="{seen.pictures[at]}" alt=""> ' if seen.pictures else ""
+    return small + _quote(seen, node, 300)
+
+
+def picture(seen: Examples | None, kind: str = "held-back ") -> str:
+    """The map as it is at first, as SVG: the stronger the colour, the more there is of what it stands for."""
     if seen is None or seen.tree.n < 2:
         return ""
     wide, high, colour = 960.0, 420.0, seen.colours[0]
@@ -172,13 +199,13 @@ def picture(seen: Examples | None) -> str:
         x, y, w, h = places[node]
         strong = math.sqrt((means[node] - low) / (top - low)) if top > low else 0.5
         parts.append(
-            f'<rect class="hurt" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{max(w - 2, 0.5):.1f}" '
+            f'<rect class="{colour.scale}" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{max(w - 2, 0.5):.1f}" '
             f'height="{max(h - 2, 0.5):.1f}" fill-opacity="{0.06 + 0.84 * strong:.3f}"><title>'
             f"{seen.tree.counts[node]} {seen.each}s: {colour.name} {colour.said(means[node])}. "
             f"{_quote(seen, node, 160)}</title></rect>"
         )
         if w > 70 and h > 34:
             count = f"{seen.tree.counts[node]} {seen.each}s"
-            for at, line in enumerate((count, words.nats(means[node]))):
+            for at, line in enumerate((count, colour.number(means[node]))):
                 parts.append(f'<text class="on" x="{x + 8:.1f}" y="{y + 18 + 15 * at:.1f}">{line}</text>')
-    return svg(wide, high, f"{len(shown)} clusters of held-back {seen.each}s; the table has the numbers", parts)
+    return svg(wide, high, f"{len(shown)} clusters of {kind}{seen.each}s; the table has the numbers", parts)

@@ -38,7 +38,7 @@ function treemap(box, crumbs, about, how) {
   const tiles = new Map(); // the buttons there are, so that they move instead of being made anew
   let path = [];
   function draw() {
-    for (const name of ["--bits", "--hurt", "--turn"]) scales[name] = css(name).split(" ");
+    for (const name of ["--bits", "--hurt", "--turn", "--chosen"]) scales[name] = css(name).split(" ");
     const places = how.layout(path, box.clientWidth, box.clientHeight), there = new Set(places.map(([key]) => key));
     for (const [key, tile] of tiles) if (!there.has(key)) { tile.remove(); tiles.delete(key) }
     for (const [key, x, y, w, h, what] of places) {

@@ -34,10 +34,12 @@ Area = tuple[float, float, float, float]
 @dataclass(frozen=True)
 class Tree:
     """Merges of n examples, two by two: nodes 0 to n - 1 are the examples, node n + i is merge i of the `children`
-    (two nodes each), which lie `distance` apart. The last node is the root."""
+    (two nodes each), which lie `distance` apart. The last node is the root. An example may stand for several that are
+    not in the tree: `weights` says for how many, itself among them."""
 
     children: tuple[tuple[int, int], ...]
     distance: tuple[float, ...]
+    weights: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -50,7 +52,7 @@ class Tree:
     @cached_property
     def counts(self) -> list[int]:
         """Examples of every node."""
-        counts = [1] * self.n
+        counts = list(self.weights) or [1] * self.n
         for a, b in self.children:
             counts.append(counts[a] + counts[b])
         return counts
@@ -80,7 +82,7 @@ class Tree:
         return seen
 
     def means(self, values: Sequence[float]) -> list[float]:
-        """Of every node the mean of its examples' values."""
+        """Of every node the mean of its examples' values; that of one that stands for several is their mean."""
         means = [float(value) for value in values]
         for (a, b), n in zip(self.children, self.counts[self.n :], strict=True):
             means.append((means[a] * self.counts[a] + means[b] * self.counts[b]) / n)
