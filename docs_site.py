@@ -24,10 +24,12 @@ FIRST = (
     "read-the-report",
     "compare-methods",
     "measure",
+    "one-training",
     "formats",
     "add-a-method",
     "shapes",
     "cut",
+    "training",
 )
 
 

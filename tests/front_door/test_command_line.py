@@ -18,7 +18,7 @@ import pytest
 from secateur import cli, recipe
 
 COMMANDS = list(cli.commands())
-MORE = ["bench", "imatrix", "run", "select"]
+MORE = ["bench", "draw", "imatrix", "run", "select", "train"]
 CONTRACT = ["inspect", "survey", "plan", "apply", "cut", "measure", "export", "report", "methods", "doctor", "demo"]
 
 

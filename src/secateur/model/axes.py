@@ -9,7 +9,7 @@ from torch import nn
 
 from secateur.model.anatomy import Anatomy
 from secateur.model.coupled import coupled
-from secateur.model.elastic import AXES, Axis, Group, Lane, Stack, Supernet, least, sliced
+from secateur.model.elastic import AXES, Axis, Group, Lane, Stack, Supernet, least, of, sliced
 from secateur.model.matrix import place
 from secateur.model.sides import with_sides
 from secateur.types import ModelError, Unit
@@ -102,10 +102,17 @@ def _try(network: nn.Module, net: Supernet, example: torch.Tensor) -> None:
 
 
 def _checked(asked: Asked, groups: tuple[Group, ...], stacks: tuple[Stack, ...], kind: str) -> Supernet:
-    there = {group.axis for group in groups} | ({"depth"} if stacks else set())
+    kinds = {name: {group.n for group in groups if group.axis == name} for name in asked}
+    kinds |= {"depth": {stack.n for stack in stacks}} if "depth" in asked else {}
+    sizes = {name: _distinct(asked[name], sorted(kinds[name])) for name in asked}
+    there = {name for name, shares in sizes.items() if len(shares) > 1}
     if missing := [name for name in asked if name not in there]:
         others = ", ".join(name for name in AXES if name in there) or "nothing"
         why = f"this network has no {missing[0]} that can be sliced (of what was asked: {others})"
         raise ModelError(why, "name other axes with --elastic")
-    axes = tuple(Axis(name, tuple(sorted(set(asked[name])))) for name in AXES if name in asked)
-    return Supernet(axes, groups, stacks, kind)
+    return Supernet(tuple(Axis(name, sizes[name]) for name in AXES if name in asked), groups, stacks, kind)
+
+
+def _distinct(shares: Sequence[float], kinds: Sequence[int]) -> tuple[float, ...]:
+    """Ascending; of shares that round to the same numbers everywhere the largest."""
+    return tuple({tuple(of(n, share) for n in kinds): share for share in sorted(shares) if kinds}.values())

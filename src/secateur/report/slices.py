@@ -38,7 +38,8 @@ def section(told: Mapping[str, Any]) -> str:
     )
     return (
         "<h2>What its slices lose</h2><p class=soft>Each is the first channels, heads and blocks of the whole network; "
-        "the line goes through those that no smaller one beats. Measured on what was held back.</p>"
+        "the line goes through those that no smaller one beats. Measured on what was held back. The loss of a step, "
+        "above, is that of the slices which it trained.</p>"
         f'<figure data-name="slices" style="max-width:52rem">{curve({"slices": rows}, each=each)}</figure>'
         '<div class="scroll" tabindex="0" role="region" aria-label="the slices">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"

@@ -57,7 +57,7 @@ def draw(
     losses: dict[Slice, dict[str, float]] = {}
     if data is not None:
         first, held = subject.judged(data, seq_len, samples if subject.goal.each == "token" else None, seed)
-        known = None if first is None else _batches(subject, first)
+        known = None if first is None else batches(subject, first)
         some = dict.fromkeys((*(one for fit in within for one in _maximal(fit, spent)), full(net.axes)))
         for at, one in enumerate(some):
             found = judged(subject, net, one, known, held)
@@ -119,7 +119,7 @@ def _best(fit: Sequence[Slice], spent: Spent, losses: Mapping[Slice, Mapping[str
     return max(fit, key=lambda one: (spent[one]["parameters"], -spent[one]["flops"], one.sizes))
 
 
-def _batches(subject: Subject, known: Any) -> list[torch.Tensor]:
+def batches(subject: Subject, known: Any) -> list[torch.Tensor]:
     size = min(100, len(known))
     return [
         subject.inputs(subject.some(known, torch.arange(start, start + size)))
