@@ -245,14 +245,16 @@ class Budget:
         """The caps in the menu's own resources, for the units alone: what is fixed is taken off.
 
         `bits_per_weight` becomes bytes of payload. A share is of the most expensive choice of every unit, which on
-        every menu is the uncut one.
+        every menu is the uncut one; of seconds, of which codes may take more, of what the uncut network was seen to
+        take.
         """
         out: dict[str, float] = {}
 
         def cap(resource: str, value: float) -> None:
             if resource not in menu.cost:
                 known = ", ".join(sorted(set(menu.cost) - {"payload"} | {"bits_per_weight"}))
-                raise BudgetError(f"this menu has no resource `{resource}`", f"it knows {known}")
+                more = "; `secateur survey --clock` makes one that has" if resource == "seconds" else ""
+                raise BudgetError(f"this menu has no resource `{resource}`", f"it knows {known}{more}")
             out[resource] = min(value - menu.fixed.get(resource, 0.0), out.get(resource, np.inf))
 
         for resource, value in self.caps.items():
@@ -264,6 +266,9 @@ class Budget:
             name = "payload" if resource == "bits_per_weight" else resource
             if name not in menu.cost:
                 cap(name, value)
+            if name == "seconds" and "uncut_seconds" in menu.about:
+                cap(name, value * menu.about["uncut_seconds"])
+                continue
             cost = np.where(np.isfinite(menu.cost[name]), menu.cost[name], -np.inf)
             cap(name, value * (cost.max(1).sum() + menu.fixed.get(name, 0.0)))
         return out

@@ -7,15 +7,17 @@ import time
 import numpy as np
 import pytest
 
-from secateur.cut import cut
+from secateur.cut import cut, plan, survey
 from secateur.cut.applying import apply
-from secateur.cut.latency import TURNS, fastest, timed
+from secateur.cut.case import silent
+from secateur.cut.latency import PLAIN, TURNS, fastest, in_turn, timed
 from secateur.cut.opening import open_case
-from secateur.cut.price import check
+from secateur.cut.trials import BOUNDS, Trial, _told, at_shares
 from secateur.parts.edits.int import Int
 from secateur.parts.edits.keep import Keep
 from secateur.parts.edits.rank import Rank
-from secateur.types import Budget, BudgetError
+from secateur.parts.menus import load_menu
+from secateur.types import BudgetError, Menu, Unit
 
 
 @pytest.fixture
@@ -27,6 +29,13 @@ def patient(tiny, text, quick):
 def test_the_fastest_of_enough_tries():
     waits = iter([0.03, 0.02, 0.001, 0.02, 0.02, 0.02, *[0.02] * 20])
     assert 0.001 <= fastest(lambda: time.sleep(next(waits)), tries=5, long=0.05) < 0.015
+
+
+def test_two_in_turn():
+    asked = []
+    waits = iter([0.03, 0.001, 0.02, 0.02, 0.02, 0.02, 0.02])
+    one, other = in_turn(lambda: (asked.append("one"), time.sleep(next(waits))), lambda: asked.append("other"), 5, 0.0)
+    assert asked == ["one", "other"] * 6 and 0.001 <= one < 0.015 and other < one
 
 
 EDITS = {"packed": Keep(), "torch-export": Rank(0.5, "int(bits=4, group=32)"), "onnx": Int(4, 32)}
@@ -51,17 +60,26 @@ def test_every_product_is_timed_once(patient, format):
 def test_a_budget_in_ms(patient, tmp_path):
     model, text, how = patient
     told = cut(model, text, "2000 ms, 5 bits/weight", out=tmp_path / "out", format="packed", **how)
-    assert told["spent"]["seconds"] <= 2 and set(told["latency"]) == {"promised", "again", "measured"}
-    assert told["latency"]["promised"] <= 2 and told["latency"]["again"] > 0 and told["latency"]["measured"] > 0
+    assert told["spent"]["seconds"] <= 2 and set(told["latency"]) == {"promised", "measured", "uncut", "pace"}
+    assert told["latency"]["promised"] <= 2 and min(told["latency"].values()) > 0
     again = apply(model, tmp_path / "out/plan.yaml", data=text, out=tmp_path / "again", **how)
     assert again["latency"]["promised"] == told["latency"]["promised"] and again["latency"]["measured"] > 0
     with pytest.raises(BudgetError, match=r"needs [\d.]+ ms"):
         cut(model, text, "0.0001 ms", out=tmp_path / "shapes", format="safetensors", edits="channels,drop", **how)
 
 
-def test_a_share_of_seconds_is_of_nothing():
-    with pytest.raises(BudgetError, match="a share of the seconds"):
-        check(Budget.parse("50% ms"))
+def test_savings_are_multiplied_by_what_whole_plans_save():
+    unit = Unit("a", "linear", (), 8), Unit("b", "linear", (), 8)
+    cost = {"seconds": np.array([[4.0, 2.0, np.inf], [6.0, 5.0, 3.0]])}
+    about = {"uncut_seconds": 12.0, "saved": 1.0, "trials": []}
+    menu = Menu(unit, (Keep(), Int(8, 0), Int(4, 0)), cost, np.zeros((2, 3)), np.zeros((2, 3)), {"seconds": 2.0}, 16,
+                {PLAIN: np.array([4.0, 6.0])}, about)  # fmt: skip
+    made = _told(menu, [Trial("8 s", 4.0, 2.0), Trial("7 s", 5.0, 2.5), Trial("12 s", 0.1, -3.0)])  # the last is noise
+    assert made.about["saved"] == pytest.approx(0.5) and made.fixed["seconds"] == 2.0
+    np.testing.assert_allclose(made.cost["seconds"], [[4.0, 3.0, np.inf], [6.0, 5.5, 4.5]])
+    back = _told(made, [Trial("8 s", 4.0, 4.0)])  # factors do not pile up
+    np.testing.assert_allclose(back.cost["seconds"], cost["seconds"])
+    assert _told(made, [Trial("12 s", 0.1, 9.0)]).about["saved"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("format", ["gguf", "onnx-qdq"])
@@ -81,14 +99,47 @@ def net():
 """
 
 
+def _examples(place, net):
+    """A network in a file of its own and some pictures, as one names them."""
+    name, random = f"net_{place.name}", np.random.default_rng(0)
+    (place / f"{name}.py").write_text(net)
+    images, labels = random.integers(0, 256, (60, 8, 8, 1), np.uint8), random.integers(0, 3, 60)
+    np.savez(place / "data.npz", images=images, labels=labels)
+    return f"{name}:net", str(place / "data.npz")
+
+
+def test_a_share_of_seconds_is_of_the_uncut_network_s(tmp_path, monkeypatch):
+    wide = _examples(
+        tmp_path,
+        NET.replace("4,", "16,")
+        .replace("256", "1024")
+        .replace("nn.Flatten", "nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten"),
+    )
+    monkeypatch.chdir(tmp_path)
+    how = {"format": "safetensors", "edits": "channels", "samples": 40}
+    menu = survey(*wide, out=tmp_path / "menu", clock=True, **how)
+    uncut, saved, trials = (menu.about[name] for name in ("uncut_seconds", "saved", "trials"))
+    assert trials and BOUNDS[0] <= saved <= BOUNDS[1] and all(one["saved"] < uncut for one in trials)
+    keep = menu.edits.index(Keep())
+    every = menu.fixed["seconds"] + menu.cost["seconds"][:, keep].sum()
+    assert every == pytest.approx(uncut)  # whatever savings are multiplied by
+    (half,) = plan(menu, ["150% ms"])
+    assert half.spent["seconds"] <= 1.5 * uncut and half.about["caps"]["seconds"] == pytest.approx(1.5 * uncut)
+    assert (load_menu(tmp_path / "menu").cost["seconds"] == menu.cost["seconds"]).all()
+    assert at_shares(None, menu, tmp_path / "menu", silent) is menu  # nothing is tried twice
+
+
+def test_a_menu_without_seconds_says_how_to_have_them(patient):
+    model, text, how = patient
+    with pytest.raises(BudgetError, match="no resource `seconds`") as told:
+        plan(survey(model, text, format="safetensors", **how), ["150% ms"])
+    assert "--clock" in told.value.hint
+
+
 def test_image_models_in_onnx_are_timed_in_floats_and_in_whole_numbers(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    (tmp_path / "net_with_a_clock.py").write_text(NET)
+    net, data = _examples(tmp_path, NET)
     monkeypatch.chdir(tmp_path)
-    random = np.random.default_rng(0)
-    images, labels = random.integers(0, 256, (60, 8, 8, 1), np.uint8), random.integers(0, 3, 60)
-    np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    net, data = "net_with_a_clock:net", str(tmp_path / "data.npz")
     case = timed(open_case(net, data, "onnx", 40, None, 0, "cpu"))
     told = []
     case.clock.study(

@@ -201,7 +201,7 @@ def _met(
     before: Sequence[Entry],
 ) -> list[Entry]:
     """A rival at a budget, and the first contestant at the bytes of the rival's file."""
-    from secateur.cut import caps_of
+    from secateur.cut.planning import caps_of
 
     menu = menus[first.damage]
     caps = caps_of(menu, Budget.parse(budget)) if budget else {}

@@ -86,10 +86,11 @@ def _facts(result: Mapping[str, Any]) -> Table:
             f"KL {kl} nats per {each}; the first choice is the same {result['agreement']:.1%} of the {times}",
         )
     if result.get("latency"):
-        promised, again, found = (result["latency"][name] for name in ("promised", "again", "measured"))
-        one = "picture" if "accuracy_after" in result else "window"
-        beside = f"{1e3 * promised:.3g} ms promised, {1e3 * again:.3g} ms by a clock of now ({found / again - 1:+.0%})"
-        facts.add_row("latency", f"{1e3 * found:.3g} ms for one {one}; {beside}")
+        promised, found, uncut = (result["latency"][name] for name in ("promised", "measured", "uncut"))
+        one, pace = "picture" if "accuracy_after" in result else "window", result["latency"].get("pace")
+        then = f" ({pace - 1:+.0%} since the plan: at its pace {1e3 * found / pace:.3g} ms)" if pace else ""
+        beside = f"{1e3 * promised:.3g} ms promised; uncut {1e3 * uncut:.3g} ms{then}"
+        facts.add_row("latency", f"{1e3 * found:.3g} ms for one {one}, {beside}")
     if result.get("folded"):
         facts.add_row("folded", f"{result['folded']} normalisations, into the layers before them: the format has none")
     if result.get("bad_rows"):

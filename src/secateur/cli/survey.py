@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from secateur.cli.options import (
     Damage,
@@ -39,6 +41,7 @@ def survey(
     pin: Pin = None,
     damage: Damage = "kronecker",
     edits: Edits = "bits",
+    clock: Annotated[bool, typer.Option("--clock", help="Time all of it on this processor, to cap ms.")] = False,
     samples: Samples = None,
     seq_len: SeqLen = None,
     fresh: Fresh = False,
@@ -69,6 +72,7 @@ def survey(
             pin=pins(pin),
             damage=damage,
             edits=edits,
+            clock=clock,
             seed=seed,
             device=device,
             resume=not fresh,

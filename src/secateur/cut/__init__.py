@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cut.applying import apply, carry_out, check_place, record, sides_of
 from secateur.cut.case import Tell, silent
-from secateur.cut.choosing import best_shape, best_width, sure
-from secateur.cut.correcting import corrected
 from secateur.cut.latency import timed
 from secateur.cut.opening import open_case, usual_format
+from secateur.cut.planning import planned
 from secateur.cut.price import check, needed
 from secateur.cut.surveying import survey, take_up
+from secateur.cut.trials import at_budget
 from secateur.export import find
 from secateur.parts import allocate as allocators
 from secateur.parts import edits as edits_
 from secateur.parts.menus import load_menu, save_plan
 from secateur.parts.vision import is_vision
-from secateur.types import Allocator, Budget, Menu, Plan
+from secateur.types import Budget, Menu, Plan
 
 if TYPE_CHECKING:
     from secateur.model.anatomy import Anatomy
@@ -36,31 +35,7 @@ def plan(menu: Menu | str | Path, budgets: Sequence[str], allocate: str = "lagra
     """The best plan on the menu for each budget."""
     menu = menu if isinstance(menu, Menu) else load_menu(Path(menu))
     choose = allocators.find(allocate)
-    return [_planned(menu, Budget.parse(budget), choose) for budget in budgets]
-
-
-def _planned(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
-    """A plan with its damage corrected, and its caps in absolute numbers, for the whole file."""
-    plan = corrected(menu, _best(menu, budget, choose))
-    return replace(plan, about={**plan.about, "caps": caps_of(menu, budget)})
-
-
-def caps_of(menu: Menu, budget: Budget) -> dict[str, float]:
-    """A budget in absolute numbers, for the whole file."""
-    caps = {name: cap + menu.fixed.get(name, 0.0) for name, cap in budget.absolute(menu).items()}
-    if "payload" in caps:
-        caps["bits_per_weight"] = 8 * caps.pop("payload") / menu.weights
-    return caps | dict(budget.caps)
-
-
-def _best(menu: Menu, budget: Budget, choose: Allocator) -> Plan:
-    """The plan of least damage on the menu: of all shapes, or of all widths of what its prices hang on. On a language
-    model's menu a smaller shape must lead bits alone by more than it may be wrong."""
-    if "one_shape" in menu.about:
-        best = best_shape(menu, budget, choose)
-    else:
-        best = best_width(menu, budget, choose) if menu.narrower else choose(menu, budget)
-    return sure(menu, budget, choose, best) if "kv" in menu.cost else best
+    return [planned(menu, Budget.parse(budget), choose) for budget in budgets]
 
 
 def cut(
@@ -93,13 +68,14 @@ def cut(
     sides_of(round)
     format = format or usual_format(model)
     kinds = needed(asked, edits_.asked(edits), find(format), is_vision(model))
-    clocked = "seconds" in asked.caps  # on the processor
+    clocked = "seconds" in (*asked.caps, *asked.share)  # on the processor
     device = "cpu" if clocked and device is None else device
     case = open_case(model, data, format, samples, seq_len, seed, device, kinds)
     check_place(case, out)
     case = timed(case) if clocked else case
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     menu, taken_up = take_up(case, how, keep, dict(pin or {}), out / "menu", resume, tell)
+    menu = at_budget(case, menu, budget, allocate, out / "menu", tell) if clocked else menu
     (chosen,) = plan(menu, [budget], allocate)
     save_plan(chosen, out / "plan.yaml")
     result = carry_out(case, chosen, out, out / "menu", round, seed, resume, tell)

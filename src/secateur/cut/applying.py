@@ -79,12 +79,24 @@ def _read(file: Path, menu: str | Path | None) -> Plan:
 def carry_out(
     case: Case, plan: Plan, out: Path, menu: Path | None, round: str, seed: int, resume: bool, tell: Tell
 ) -> dict[str, Any]:
-    """Cut, write, see it load, measure: what is known of the result."""
+    """Cut, write, see it load, measure, and hold its seconds against those of the plan: what is known of the result."""
+    result = carried_out(case, plan, out, menu, round, seed, resume, tell)
+    if "seconds" not in plan.spent:
+        return result
+    if case.device.type != "cpu":
+        log.warning("the seconds of this plan are the processor's, and were not measured on %s", case.device)
+        return result
+    return result | {"latency": held_against(case, plan.spent["seconds"], plan.about.get("uncut_seconds"), out)}
+
+
+def carried_out(
+    case: Case, plan: Plan, out: Path, menu: Path | None, round: str, seed: int, resume: bool, tell: Tell
+) -> dict[str, Any]:
+    """Cut, write, see it load, measure what is lost."""
     sides = sides_of(round)
     check_place(case, out)
     check_model(plan.about, case.checkpoint.fingerprint, "this plan")
     edits = _edits(case, plan)
-    uncut = case
     case = at_widths(case, left_of(case.trunks, plan.edits)) if case.trunks else case
     told = {
         "edits": {name: text(edit) for name, edit in (plan.edits if case.trunks else edits).items()},
@@ -107,10 +119,6 @@ def carry_out(
     result |= {"kl_exact": exact.kl} if exact is not compared else {}
     if "seconds" in plan.spent:
         spends |= {"seconds": plan.spent["seconds"]}
-        if case.device.type == "cpu":
-            result |= {"latency": held_against(uncut, edits, plan.spent["seconds"], out)}
-        else:
-            log.warning("the seconds of this plan are the processor's, and were not measured on %s", case.device)
     return result | {"spent": dict(plan.spent) | spends, "resumed": taken_up}
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secateur.cut.case import Tell, silent
+from secateur.cut.case import Case, Tell, silent
 from secateur.export import _timed
 from secateur.export._dress import Decoded
 from secateur.export.torch_export import program_of, traced
@@ -46,10 +47,14 @@ TURNS = 3
 #: layers side by side, few and many, that tell what one more takes
 COPIES = 1, 5
 WHOLE = "whole"
+#: the note of a menu that has the seconds of every row in the uncut network
+PLAIN = "plain_seconds"
+
+Call = Callable[[], Any]
 
 
 @torch.no_grad()
-def fastest(call: Callable[[], Any], tries: int = TRIES, long: float = LONG) -> float:
+def fastest(call: Call, tries: int = TRIES, long: float = LONG) -> float:
     """Seconds of the fastest of at least so many tries that take so long together; one goes before them, to warm up."""
     call()
     best, begun, done = math.inf, time.perf_counter(), 0
@@ -89,9 +94,8 @@ class Latency:
     def rest(self) -> float:
         """What the network takes beside the units' products; never below zero."""
         if WHOLE not in self.known:
-            whole = self._whole()  # once: tracing takes longer than timing
-            self._time(WHOLE, lambda: fastest(whole, TRIES, LONGER * LONG))
-        return max(0.0, self.known[WHOLE] - math.fsum(self._plain(unit) for unit in self.case.units))
+            self._time(WHOLE, lambda: fastest(self.uncut, TRIES, LONGER * LONG))
+        return max(0.0, self.known[WHOLE] - math.fsum(self.plain(unit) for unit in self.case.units))
 
     def study(self, pairs: Sequence[tuple[Unit, Edit]], tell: Tell = silent) -> None:
         """Time what these units with these edits take, and then all that was ever timed once more.
@@ -119,7 +123,8 @@ class Latency:
         self.times[key].append(seconds)
         self.known[key] = median(self.times[key])
 
-    def _plain(self, unit: Unit) -> float:
+    def plain(self, unit: Unit) -> float:
+        """What the products of a unit take in the uncut network."""
         return math.fsum(self._product(unit, m, m, Keep(), plain=True) for m in unit.matrices)
 
     def _product(self, unit: Unit, whole: Matrix, one: Matrix, edit: Any, plain: bool = False) -> float:
@@ -153,7 +158,7 @@ class Latency:
         """What runs the file: a graph of torch, ONNX Runtime, or plain products of torch."""
         return self.case.format.name if self.case.format.name in ("torch-export", "onnx") else "plain"
 
-    def _call(self, layer: Any, whole: Matrix, one: Matrix, edit: Any, places: int) -> Callable[[], Any]:
+    def _call(self, layer: Any, whole: Matrix, one: Matrix, edit: Any, places: int) -> Call:
         x = torch.randn(places, one.cols)
         if self.how == "onnx":
             return _timed.product(one, edit, x)
@@ -174,7 +179,7 @@ class Latency:
         groups = one.rows // (layer.out_channels // layer.in_channels) if apart else layer.groups
         return (was[0], one.stored[1] * groups, *was[2:])
 
-    def _convolution(self, layer: Any, given: tuple[int, ...], one: Matrix, maker: Decoded | None) -> Callable[[], Any]:
+    def _convolution(self, layer: Any, given: tuple[int, ...], one: Matrix, maker: Decoded | None) -> Call:
         """With the normalisation and the activation behind it, whose time goes with its channels."""
         kernel, x = torch.randn(one.stored), torch.randn(given)
         mean, spread = torch.zeros(one.rows), torch.ones(one.rows)
@@ -189,8 +194,9 @@ class Latency:
     def _example(self) -> Tensor:
         return torch.zeros(1, *self.case.stream.prepare.shape)
 
-    def _whole(self) -> Callable[[], Any]:
-        """One pass of the uncut network, in memory."""
+    @cached_property
+    def uncut(self) -> Call:
+        """One pass of the uncut network, in memory; made once: tracing takes longer than timing."""
         stream = self.case.stream
         if isinstance(stream, Whole):
             network, x = stream.network, self._example()
@@ -205,40 +211,60 @@ class Latency:
         return lambda: network(input_ids=window, use_cache=False)
 
 
-def held_against(uncut: Any, edits: Mapping[str, Edit], promised: float, folder: Path) -> dict[str, float]:
-    """Seconds `promised` of a plan of the `uncut` case, `again` by a clock of now, and `measured` of the finished file.
+def held_against(uncut: Case, promised: float, then: float | None, folder: Path) -> dict[str, float]:
+    """Seconds `promised` and `measured` of the finished file, those of the `uncut` network in turn with it, and the
+    `pace`: how many times as long that takes as `then`, when the plan was made.
 
-    Between plan and file lie minutes in which a shared machine may have become another one: a clock of now says how
-    much of what is missed is the machine's, and how much the sum's.
+    Between plan and file lie minutes in which a shared machine may have become another one: by the pace, what is missed
+    is the machine's.
     """
-    clock = Latency(uncut)
-    clock.study([(unit, edits[unit.name]) for unit in uncut.units])
-    again = clock.rest + math.fsum(clock.seconds(unit, edits[unit.name]) for unit in uncut.units)
-    return {"promised": promised, "again": again, "measured": measured(uncut, folder)}
+    whole, found = in_turn(Latency(uncut).uncut, finished(uncut, folder))
+    return {"promised": promised, "measured": found, "uncut": whole, **({"pace": whole / then} if then else {})}
 
 
-def measured(case: Any, folder: Path) -> float:
-    """Seconds of the finished file, whole, in what runs it."""
+def share(case: Case, folder: Path) -> float:
+    """What a finished file takes of the uncut network's time; the case has a clock."""
+    whole, found = in_turn(case.clock.uncut, finished(case, folder))
+    return found / whole
+
+
+@torch.no_grad()
+def in_turn(one: Call, other: Call, tries: int = TRIES, long: float = LONGEST * LONG) -> tuple[float, float]:
+    """Seconds of the fastest of at least so many tries of each, in turn, that take so long together."""
+    one()
+    other()
+    best, begun, done = [math.inf, math.inf], time.perf_counter(), 0
+    while done < tries or time.perf_counter() - begun < long:
+        for at, call in enumerate((one, other)):
+            start = time.perf_counter()
+            call()
+            best[at] = min(best[at], time.perf_counter() - start)
+        done += 1
+    return best[0], best[1]
+
+
+def finished(case: Case, folder: Path) -> Call:
+    """One pass of the finished file, whole, in what runs it."""
     inputs: Tensor = case.stream.inputs(case.calib[:1])
     how = case.format.name
     if how == "torch-export":
         from secateur.export.torch_export import FILE, load
 
         program = load(folder / FILE)
-        return fastest(lambda: program(inputs), TRIES, LONGEST * LONG)
+        return lambda: program(inputs)
     if how == "onnx":
         from secateur.export._graph import FILE, session
 
         given = {"images": inputs.float().numpy()} if isinstance(case.stream, Whole) else {"tokens": inputs.numpy()}
         run, feed = session(folder / FILE, torch.get_num_threads()), given
-        return fastest(lambda: run.run(None, feed), TRIES, LONGEST * LONG)
+        return lambda: run.run(None, feed)
     if isinstance(case.stream, Whole):
         from secateur.export._vision import reopened
 
         whole: Any = reopened(folder)
-        return fastest(lambda: whole(inputs.float()), TRIES, LONGEST * LONG)
+        return lambda: whole(inputs.float())
     network: Any = reading.network(folder)
-    return fastest(lambda: network(input_ids=inputs, use_cache=False), TRIES, LONGEST * LONG)
+    return lambda: network(input_ids=inputs, use_cache=False)
 
 
 def timed(case: Any) -> Any:

@@ -24,8 +24,6 @@ def check(budget: Budget, pictures: bool = False) -> None:
     for resource in (*budget.caps, *budget.share):
         if resource not in known:
             raise BudgetError(f"no menu prices `{resource}` yet", f"a budget may cap {' and '.join(known)}")
-    if "seconds" in budget.share:
-        raise BudgetError("a share of the seconds is of nothing that is known yet", 'say how long it may take: "20 ms"')
 
 
 def needed(budget: Budget, kinds: tuple[str, ...], form: Format, pictures: bool = False) -> tuple[str, ...]:

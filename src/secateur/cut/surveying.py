@@ -14,20 +14,21 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from secateur import __version__
 from secateur.cut.case import Case, Tell, about, silent
 from secateur.cut.channels import Groups
 from secateur.cut.correcting import correct
+from secateur.cut.gathering import complete, modules_of, statistics
 from secateur.cut.kept import factors_of, store_factors, store_row, stored_factors, stored_row, tidy
+from secateur.cut.latency import PLAIN, timed
 from secateur.cut.notes import notes
 from secateur.cut.offers import offers
 from secateur.cut.opening import open_case, usual_format
@@ -38,14 +39,13 @@ from secateur.cut.shapes import even, joint
 from secateur.cut.shapes.free import measure
 from secateur.cut.shapes.one_shape import OneShape
 from secateur.cut.shapes.singles import Offer, Singles
+from secateur.cut.trials import at_shares
 from secateur.cut.trunk import layers_of, with_trunks
 from secateur.cut.work import work_folder
 from secateur.export import Parts
 from secateur.maths.forms import FAMILY
-from secateur.model.factors import Factors, backward
-from secateur.model.inputs import forward
+from secateur.model.factors import Factors
 from secateur.model.load import trim
-from secateur.model.matrix import place as place_of
 from secateur.model.matrix import view
 from secateur.parts import damage as damages
 from secateur.parts.correction import Correction
@@ -69,6 +69,7 @@ def survey(
     pin: Mapping[str, str] | None = None,
     damage: str = "kronecker",
     edits: str = "bits",
+    clock: bool = False,
     seed: int = 0,
     device: str | None = None,
     resume: bool = True,
@@ -76,12 +77,17 @@ def survey(
 ) -> Menu:
     """The menu of a model: what every edit of every unit costs, and what it is expected to damage. Saved in `out`.
 
-    `edits` are the kinds that it offers, `"bits,sparse,channels"`, or `"all"`.
+    `edits` are the kinds that it offers, `"bits,sparse,channels"`, or `"all"`. With a `clock` it has seconds as well,
+    measured on this machine's processor.
     """
+    device = "cpu" if clock and device is None else device
     case = open_case(model, data, format or usual_format(model), samples, seq_len, seed, device, asked(edits))
     how = {"over": over, "damage": damage, "samples": samples, "seq_len": seq_len, "seed": seed, "data": str(data)}
     with tempfile.TemporaryDirectory() as nowhere:
-        return take_up(case, how, keep, dict(pin or {}), Path(out or nowhere), resume, tell or silent)[0]
+        folder, tell = Path(out or nowhere), tell or silent
+        case = timed(case) if clock else case
+        menu, _ = take_up(case, how, keep, dict(pin or {}), folder, resume, tell)
+        return at_shares(case, menu, folder, tell) if clock else menu
 
 
 def take_up(
@@ -126,6 +132,7 @@ def take_up(
     else:
         made = _menu(case, menu, can, rows, correction, told)
     made = replace(made, notes=notes(whole, factors_of(case, work)))
+    made = _on_the_clock(whole, made) if whole.clock else made
     if groups and case.trunks:
         kept = [one["unit"] for one in skipped if one["reason"].startswith("kept by --keep")]
         made = with_trunks(made, groups, layers_of(case, kept), correction, tell)
@@ -135,32 +142,18 @@ def take_up(
     return made, begun
 
 
-# the statistics
-
-
-def statistics(
-    case: Case, work: Path, seed: int, tell: Tell, inputs_alone: bool = False
-) -> Iterator[tuple[tuple[Unit, ...], dict[str, Factors]]]:
-    """The units of the head, of every block from the last, and of the embedding, with the factors of their matrices;
-    from the first to the last, and from the inputs alone, where that is enough.
-
-    Every tensor is looked through for NaN and infinity first: hours later it would be too late.
-    """
-    for at, name in enumerate(case.checkpoint.tensors):
-        tell("reading", at, len(case.checkpoint.tensors))
-        case.checkpoint.check_finite(name)
-    tell("reading", len(case.checkpoint.tensors), len(case.checkpoint.tensors))
-    if inputs_alone:
-        yield from forward(case.stream, case.calib, case.units, work, tell)
-    else:
-        yield from backward(case.stream, case.calib, case.units, work, seed, tell)
-
-
 def _time(case: Case, menu: tuple[Edit, ...], can: list[list[bool]], tell: Tell) -> None:
     """Let the clock of a case time what is offered, before the long part and after it."""
     if case.clock:
         rows = [(unit, row) for units, row in zip(case.rows.values(), can, strict=True) for unit in units]
         case.clock.study([(unit, e) for unit, row in rows for e, able in zip(menu, row, strict=True) if able], tell)
+
+
+def _on_the_clock(case: Case, menu: Menu) -> Menu:
+    """The menu with what the uncut network takes, whole and row by row."""
+    plain = np.array([math.fsum(map(case.clock.plain, units)) for units in case.rows.values()])
+    about = {"uncut_seconds": case.clock.rest + float(plain.sum()), "saved": 1.0, "trials": []}
+    return replace(menu, notes={**menu.notes, PLAIN: plain}, about={**menu.about, **about})
 
 
 def _rows(
@@ -236,32 +229,6 @@ def _with_channels(
         for keep in found
     }
     return Correction.fit(expected, found)  # type: ignore[arg-type]  # levels here are shares
-
-
-def modules_of(case: Case, units: Sequence[Unit]) -> list[str]:
-    """The modules to load to have the weights of units at hand."""
-    blocks = case.stream.blocks
-    return list(
-        dict.fromkeys(
-            place_of(m).module if unit.block is None else blocks[unit.block] for unit in units for m in unit.matrices
-        )
-    )
-
-
-def complete(unit: Unit, factors: Mapping[str, Factors]) -> dict[str, Factors]:
-    """Factors of every matrix; an expert that no token was sent to gets its siblings' mean, at one token's weight."""
-    known = [factors[m.key] for m in unit.matrices if m.key in factors]
-    out: dict[str, Factors] = {}
-    for matrix in unit.matrices:
-        alike = [f for f in known if f.a.shape[0] == matrix.cols and f.g.shape[0] == matrix.rows]
-        if matrix.key in factors:
-            out[matrix.key] = factors[matrix.key]
-        elif alike:
-            a, g = (torch.stack([getattr(f, side) for f in alike]).mean(0) for side in "ag")
-            out[matrix.key] = Factors(a, g / max(sum(f.tokens for f in alike) / len(alike), 1.0), 0, 1.0)
-        else:
-            out[matrix.key] = Factors(torch.eye(matrix.cols), torch.full((matrix.rows,), 1e-12), 0, 1.0)
-    return out
 
 
 # the menu

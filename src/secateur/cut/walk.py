@@ -20,8 +20,8 @@ from secateur.cut.case import Case, Samples, Tell, also
 from secateur.cut.channels import Groups
 from secateur.cut.comparing import compare
 from secateur.cut.examples import Seen, reading
+from secateur.cut.gathering import complete, modules_of, statistics
 from secateur.cut.kept import store_factors, stored_factors
-from secateur.cut.surveying import complete, modules_of, statistics
 from secateur.export import Parts
 from secateur.export._write import write_text
 from secateur.maths.channels import refitted
