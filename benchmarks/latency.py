@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=src python -m benchmarks.latency [--only resnet20]
 
-Budgets are shares of what the uncut network takes by the same clock. `off_promise` is measured over promised, less one,
-and `off` measured over the same sum by a clock of that moment (`again`): a shared machine is not the same for minutes.
-The clock times every shape alone, so it cannot know what caches do between them. Writes benchmarks/latency.csv.
+Budgets are shares of the uncut network's time, one survey a model. `off_promise` is measured over promised, less one;
+`off` the same at the pace of the machine when the plan was made, by the uncut network that is timed in turn with the
+file; `off_sum` what it would be had no whole plan been tried. Writes benchmarks/latency.csv.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import torch
 
 from benchmarks import harness
 from secateur.cut import cut
-from secateur.cut.latency import timed
-from secateur.cut.opening import open_case
-from secateur.parts.edits.keep import Keep
+from secateur.parts.menus import load_menu
 from secateur.types import BudgetError
 
 SHARED = harness.ROOT.parent / "shared"
@@ -44,29 +42,26 @@ def main() -> None:
 
 
 def one(model: Path, data: Path, format: str, edits: str, more: str, samples: int, shares: tuple[float, ...]) -> None:
-    case = timed(open_case(str(model), str(data), format, samples, None, 0, None, tuple(edits.split(","))))
-    case.clock.study([(unit, Keep()) for unit in case.units])
-    uncut = case.clock.rest + sum(case.clock.seconds(unit, Keep()) for unit in case.units)
-    print(f"{model.name} {format}: uncut {1e3 * uncut:.2f} ms, of which other work {1e3 * case.clock.rest:.2f} ms")
     with TemporaryDirectory() as place:
         for share in shares:
-            budget = f"{1e3 * share * uncut:.4f} ms{more}"
+            budget, out = f"{100 * share:g}% ms{more}", Path(place) / "out"
             try:
-                told = cut(
-                    str(model), str(data), budget, out=f"{place}/out", format=format, edits=edits, samples=samples
-                )
+                told = cut(str(model), str(data), budget, out=out, format=format, edits=edits, samples=samples)
             except BudgetError as why:
                 print(f"{budget}: {why.message}")
                 continue
-            promised, again, found = (told["latency"][name] for name in ("promised", "again", "measured"))
-            row = {"model": model.name, "format": format, "share": share, "uncut_ms": f"{1e3 * uncut:.3f}"}
-            row |= {"budget": budget, "promised_ms": f"{1e3 * promised:.3f}", "again_ms": f"{1e3 * again:.3f}"}
-            row |= {"measured_ms": f"{1e3 * found:.3f}", "off": f"{found / again - 1:+.3f}"}
-            row |= {"off_promise": f"{found / promised - 1:+.3f}", "kl": f"{told['kl']:.4g}"}
-            row |= {"threads": torch.get_num_threads()}
+            promised, found, now, pace = (told["latency"][name] for name in ("promised", "measured", "uncut", "pace"))
+            about, ms = load_menu(out / "menu").about, {"uncut_ms": now / pace, "promised_ms": promised}
+            ms |= {"measured_ms": found, "uncut_now_ms": now}
+            summed = now / pace - (now / pace - promised) / about["saved"]
+            row = {"model": model.name, "format": format, "share": share, "budget": budget}
+            row |= {name: f"{1e3 * value:.3f}" for name, value in ms.items()} | {"pace": f"{pace:.3f}"}
+            row |= {"off": f"{found / pace / promised - 1:+.3f}", "off_promise": f"{found / promised - 1:+.3f}"}
+            row |= {"off_sum": f"{found / pace / summed - 1:+.3f}", "trials": len(about["trials"])}
+            row |= {"kl": f"{told['kl']:.4g}", "threads": torch.get_num_threads()}
             print(row, flush=True)
-            out = harness.ROOT / "benchmarks" / "latency.csv"
-            harness.write_rows(out, [row | harness.stamp()], key=("model", "format", "share"))
+            rows = harness.ROOT / "benchmarks" / "latency.csv"
+            harness.write_rows(rows, [row | harness.stamp()], key=("model", "format", "share"))
 
 
 if __name__ == "__main__":

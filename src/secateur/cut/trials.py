@@ -80,7 +80,7 @@ def at_budget(case: Case, menu: Menu, budget: str, allocate: str, folder: Path, 
 
 def _trial(case: Case, menu: Menu, chosen: Plan, folder: Path) -> Trial:
     """Carry a plan out and time it."""
-    place, uncut = folder / ".trial", float(menu.about["uncut_seconds"])
+    place, uncut = folder / ".work" / "trial", float(menu.about["uncut_seconds"])
     few = replace(case, calib=case.calib[:SOME], check=case.check[:SOME], held=case.held[:SOME], clock=None)
     shutil.rmtree(place, ignore_errors=True)
     carried_out(few, chosen, place, folder, "nearest", 0, False, silent)
