@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import calls
 from secateur.catalogue import Method, methods
+from secateur.types import Budget, BudgetError
 
 if TYPE_CHECKING:
     from secateur.report import Run
@@ -55,9 +56,28 @@ def how(run: Run) -> dict[str, str]:
 
 
 def papers(run: Run) -> list[Method]:
-    """The methods whose own call names what this run did: its allocator, its rounding, its damage, one of its edits."""
+    """The methods whose own call names what this run did: its allocator, its rounding, its damage, one of its edits, or
+    the resource that it took low ranks for."""
     chosen, edits = how(run), {row.edit.partition("(")[0].replace("_", "-") for row in run.rows}
-    return [method for method in methods() if method.name in edits | {chosen["allocate"]} or stands_on(chosen, method)]
+    named = edits | {chosen["allocate"]}
+    return [one for one in methods() if one.name in named or stands_on(chosen, one) or _factors_for(run, edits, one)]
+
+
+def _factors_for(run: Run, edits: set[str], method: Method) -> bool:
+    """Whether a method makes low ranks for a resource beside bytes and FLOPs that this run took low ranks for."""
+    if "rank" not in edits or method.wing != "factorize":
+        return False
+    wanted, asked = (_capped(budget) for budget in (calls.words(method.use)[2].get("budget"), run.asked))
+    return bool(wanted & asked - {"bytes", "bits_per_weight", "flops"})
+
+
+def _capped(budget: str | None) -> set[str]:
+    """The resources that a budget caps."""
+    try:
+        read = Budget.parse(budget or "")
+    except BudgetError:
+        return set()
+    return {*read.caps, *read.share}
 
 
 def stands_on(chosen: Mapping[str, str], method: Method) -> bool:

@@ -291,6 +291,15 @@ def test_the_papers_that_a_run_stands_on(out):
     assert "arXiv 2506.05664" in text and "Shoham" not in text and "2210.17323" not in text
 
 
+def test_low_ranks_for_the_cache_are_cskv_s_and_for_flops_nobody_s(out):
+    ranked = {"edits": CHOSEN | {next(iter(CHOSEN)): "rank(keep=0.5)"}}
+    (out / "plan.yaml").unlink(missing_ok=True)
+    for asked, named in (("50% kv, 3 MB", True), ("50% flops, 3 MB", False)):
+        text = read(report(out, RESULT | ranked | {"budget": RESULT["budget"] | {"asked": asked}})).text
+        assert ("arXiv 2409.10593" in text) == named
+    assert "2409.10593" not in read(report(out, RESULT | {"budget": RESULT["budget"] | {"asked": "50% kv"}})).text
+
+
 def test_the_command_comes_as_a_recipe_too(out):
     text = read(report(out, RESULT | {"again": "secateur cut m --data 't x.txt' --budget '3 bits/weight' -o o"})).text
     assert "data: t x.txt budget: 3 bits/weight out: o" in text
