@@ -25,6 +25,7 @@ FIRST = (
     "compare-methods",
     "measure",
     "one-training",
+    "law",
     "formats",
     "add-a-method",
     "shapes",

@@ -1,7 +1,8 @@
 """The docs do what they say: every command runs as written, every page is on the site, links lead somewhere.
 
-A shell block (```` ```sh ````) is run line by line, page by page, in a folder with a tiny `MODEL`, `text.txt` and
-`heldout.txt`. A line with `# not run by the tests: why` is left out, for the reader to see.
+A shell block (```` ```sh ````) is run line by line, page by page, in a folder with a tiny `MODEL`, `text.txt`,
+`heldout.txt` and `runs.csv`, a table of small networks. A line with `# not run by the tests: why` is left out, for
+the reader to see.
 """
 
 import os
@@ -48,6 +49,7 @@ def desk(tmp_path_factory) -> Path:
     for name, step in (("text.txt", 7), ("heldout.txt", 11)):
         told = [words[(at * step + at // 5) % len(words)] for at in range(4000 if step == 7 else 600)]
         (folder / name).write_text(" ".join(told))
+    (folder / "runs.csv").symlink_to(ROOT / "benchmarks" / "law_runs.csv")
     (folder / "secateur-demo").mkdir()
     (folder / "secateur-demo" / "model").symlink_to(folder / "MODEL")
     (folder / "secateur-demo" / "calibration.txt").symlink_to(folder / "text.txt")

@@ -33,6 +33,7 @@ FLOORS = {
     "bench": 5,
     "report": 5,
     "train": 5,
+    "law": 5,
     "cli": 6,
 }
 #: a job is a file that stands alone in the package: cut.py, recipe.py, report.py ...

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secateur.cut import inspect as inspect
     from secateur.cut import plan as plan
     from secateur.cut import survey as survey
+    from secateur.law import law as law
     from secateur.measure import measure as measure
     from secateur.select import select as select
     from secateur.train import draw as draw
@@ -39,6 +40,7 @@ _HOME = {
     "measure": "secateur.measure",
     "select": "secateur.select",
     **dict.fromkeys(("train", "draw"), "secateur.train"),
+    "law": "secateur.law",
 }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 _SHORT = {"-o": "out", "-d": "data", "-b": "budget", "-f": "format", "-k": "keep", "-t": "target", "-m": "method"}
 #: what each verb takes by place; a list of budgets where several are allowed
 _PLACES = {"cut": ("data", "budget"), "survey": ("data",), "plan": ("budget",), "apply": ("plan",), "measure": ()}
-_PLACES |= {"train": ("data",), "draw": ("budget",), "select": ("data", "keep")}
+_PLACES |= {"train": ("data",), "draw": ("budget",), "select": ("data", "keep"), "law": ()}
 #: the verbs that take several budgets
 _SEVERAL = ("plan", "draw")
 #: the options that only the command line has

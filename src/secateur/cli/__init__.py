@@ -20,6 +20,7 @@ _PANELS = {
     "Train": ("train", "draw"),
     "Look": ("inspect", "measure", "run", "bench", "report"),
     "Data": ("select",),
+    "Foresee": ("law",),
     "Convert": ("export", "imatrix"),
     "The house": ("methods", "doctor"),
 }
