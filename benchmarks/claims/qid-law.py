@@ -19,10 +19,11 @@ from benchmarks.tiny import WINDOW
 
 from benchmarks import harness, law_runs
 from secateur.maths.fitting import fit
-from secateur.maths.formula import Formula, Rows
+from secateur.maths.formula import Rows
 from secateur.parts.laws import KUMAR, QID
 
 NARROW, WIDE, FIRST, HALF, LAST = WIDTHS[0], WIDTHS[-1], MOMENTS[2], MOMENTS[-2], MOMENTS[-1]
+LAWS = {"qid": QID, "kumar": KUMAR}
 ABOUT: dict[str, Any] = {}
 
 
@@ -44,23 +45,24 @@ def wider(seed: int, bits: int) -> tuple[float, float]:
 
 
 @cache
-def known(formula: Formula) -> dict[str, float]:
-    """The law as it is known at half of the training."""
+def known(name: str) -> dict[str, float]:
+    """The law of that name as it is known at half of the training."""
+    formula = LAWS[name]
     rows = [row for seed in range(SEEDS) for row in law_runs.of(seed)]
     rows = [r for r in rows if r["bits"] < 16 and FIRST <= r["tokens"] / BATCH / WINDOW <= HALF and r["rise"] > 0]
-    columns: Rows = {name: np.array([float(r[name]) for r in rows]) for name in (*formula.columns, "rise")}
+    columns: Rows = {one: np.array([float(r[one]) for r in rows]) for one in (*formula.columns, "rise")}
     values = fit(formula, columns, draws=0).values
-    ABOUT[f"{formula.name}, known at half"] = {name: float(f"{value:.4g}") for name, value in values.items()}
+    ABOUT[f"{name}, known at half"] = {one: float(f"{value:.4g}") for one, value in values.items()}
     return values
 
 
-def ahead(seed: int, formula: Formula = QID) -> tuple[float, float]:
+def ahead(seed: int, name: str = "qid") -> tuple[float, float]:
     """The error of the law at the end, and of the guess that nothing changes any more."""
     law, same = [], []
     for row in law_runs.of(seed):
         if row["bits"] < 16 and row["tokens"] == LAST * BATCH * WINDOW and row["rise"] > 0:
             before = rise(seed, row["width"], HALF, row["bits"])
-            law.append(abs(np.log(float(formula.at(row, known(formula))) / row["rise"])))
+            law.append(abs(np.log(float(LAWS[name].at(row, known(name))) / row["rise"])))
             same.append(abs(np.log(max(before, 1e-4) / row["rise"])))
     return float(np.mean(law)), float(np.mean(same))
 
@@ -79,4 +81,4 @@ if __name__ == "__main__":
     text = "the law, known at half of the training, predicts the end better than the loss at half"
     harness.claim("qid-law", text, ahead, **ask)
     text = "the law predicts the end better than Kumar et al.'s"
-    harness.claim("qid-law", text, lambda seed: (ahead(seed)[0], ahead(seed, KUMAR)[0]), **ask)
+    harness.claim("qid-law", text, lambda seed: (ahead(seed)[0], ahead(seed, "kumar")[0]), **ask)
