@@ -113,7 +113,7 @@ def test_nan_and_infinity_are_found_before_the_long_part(
     folder = copy(name)
     tensor = tensor if name == "llama" else next(n for n in load_file(folder / "model.safetensors") if "experts.3" in n)
     changed(folder, tensor, lambda weights: weights.__setitem__(where, value))
-    monkeypatch.setattr("secateur.cut.surveying.backward", lambda *_: pytest.fail("the long part has begun"))
+    monkeypatch.setattr("secateur.cut.gathering.backward", lambda *_: pytest.fail("the long part has begun"))
     fails(f"`{tensor}` holds 1 NaN or infinite value of", "damaged", *words(folder, text, tmp_path / "out"))
 
 
@@ -186,7 +186,7 @@ def test_a_budget_below_the_cheapest_plan(fails, tiny, text, tmp_path):
     [
         (("-f", "compresed-tensors"), "there is no format `compresed-tensors`", "`compressed-tensors`"),
         (("-b", "four"), "cannot read the budget `four`", "bits/weight"),
-        (("-b", "50% ms"), "a share of the seconds is of nothing that is known yet", "20 ms"),
+        (("-b", "50% ms", "-f", "gguf"), "gguf files of language models are not timed yet", "torch-export"),
         (("--over", "heads"), "`--over heads` is not known", "`all` or `linear`"),
         (("--keep", "nothing.like.it"), "`nothing.like.it` matches no unit", "units are named like"),
         (("--pin", "lm_head=int(bits=9)"), "int has 2 to 8 bits, not 9", ""),
@@ -199,7 +199,7 @@ def test_a_budget_below_the_cheapest_plan(fails, tiny, text, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_words_that_are_not_known(fails, tiny, text, tmp_path, more, message, hint, monkeypatch):
-    monkeypatch.setattr("secateur.cut.surveying.backward", lambda *_: pytest.fail("the long part has begun"))
+    monkeypatch.setattr("secateur.cut.gathering.backward", lambda *_: pytest.fail("the long part has begun"))
     fails(message, hint, *words(tiny("llama"), text, tmp_path / "out"), *more)
 
 

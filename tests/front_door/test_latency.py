@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from secateur.cut import cut, plan, survey
+from secateur.cut import cut, latency, plan, survey
 from secateur.cut.applying import apply
 from secateur.cut.case import silent
 from secateur.cut.latency import PLAIN, TURNS, fastest, in_turn, timed
@@ -24,6 +24,12 @@ from secateur.types import BudgetError, Menu, Unit
 def patient(tiny, text, quick):
     """A tiny Llama, some text, and options of a calibration that is over soon."""
     return str(tiny("llama")), str(text), quick
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Tiny networks need no seconds of tries."""
+    monkeypatch.setattr(latency, "LONGEST", 10)
 
 
 def test_the_fastest_of_enough_tries():

@@ -39,9 +39,9 @@ from secateur.types import BudgetError, Edit, Matrix, Unit
 
 #: formats whose runtime has no clock here: to time torch in its place would be no answer
 UNTIMED = ("gguf", "onnx-qdq")
-#: tries of one product at a time: at least so many, and for so long; of a whole network and of a finished file
-#: that many times as long
-TRIES, LONG, LONGER, LONGEST = 5, 0.01, 50, 200
+#: tries of one product at a time: at least so many, and for so long; of a whole network that many times as long, and
+#: longer where it is timed in turn with a finished file
+TRIES, LONG, LONGER, LONGEST = 5, 0.01, 50, 600
 #: how often what is new is timed at once, each time with new numbers
 TURNS = 3
 #: layers side by side, few and many, that tell what one more takes
@@ -218,18 +218,18 @@ def held_against(uncut: Case, promised: float, then: float | None, folder: Path)
     Between plan and file lie minutes in which a shared machine may have become another one: by the pace, what is missed
     is the machine's.
     """
-    whole, found = in_turn(Latency(uncut).uncut, finished(uncut, folder))
+    whole, found = in_turn(Latency(uncut).uncut, finished(uncut, folder), TRIES, LONGEST * LONG)
     return {"promised": promised, "measured": found, "uncut": whole, **({"pace": whole / then} if then else {})}
 
 
 def share(case: Case, folder: Path) -> float:
     """What a finished file takes of the uncut network's time; the case has a clock."""
-    whole, found = in_turn(case.clock.uncut, finished(case, folder))
+    whole, found = in_turn(case.clock.uncut, finished(case, folder), TRIES, LONGEST * LONG)
     return found / whole
 
 
 @torch.no_grad()
-def in_turn(one: Call, other: Call, tries: int = TRIES, long: float = LONGEST * LONG) -> tuple[float, float]:
+def in_turn(one: Call, other: Call, tries: int, long: float) -> tuple[float, float]:
     """Seconds of the fastest of at least so many tries of each, in turn, that take so long together."""
     one()
     other()
