@@ -15,7 +15,7 @@ from secateur.law.table import of, read
 from secateur.law.trying import confounded
 from secateur.methods.laws import shannon_law
 from secateur.methods.laws.qid_law import laws
-from secateur.parts.laws import CHINCHILLA_QID, QID, amount, counted
+from secateur.parts.laws import CHINCHILLA_QID, KUMAR, QID, amount, counted
 from secateur.types import DataError, SecateurError
 
 PLANTED = {"k": 0.02, "beta": 0.5, "alpha": 0.25, "gamma": 5.0}
@@ -72,7 +72,18 @@ def test_a_table_gives_intervals_and_a_rival(runs):
     ours, rival = found["fits"]
     assert (ours["law"], rival["law"]) == ("qid", "kumar")
     assert ours["held_out_r2"] > 0.9 and ours["held_out_r2"] > rival["held_out_r2"] and ours["r2"] > 0.9
+    few = runs | {"bits": np.where(runs["bits"] == 2, 2.5, runs["bits"])}
+    asked = secateur.law("qid-law", few, at="params=2B, tokens=1e11", draws=2)["predictions"]
+    assert [row["at"]["bits"] for row in asked] == [2.5, 3, 4], "the table's own"
     assert "tokens >= 200B, 12 of 48 rows" in found["notes"][0], "of four sizes the longest are held back"
+
+
+def test_a_rival_that_does_better_is_told(runs):
+    rows = runs | {"rise": KUMAR.at(runs, {"C": 0.05, "gD": 0.5, "gN": 0.3, "g": 0.5})}
+    told = [note for note in secateur.law("qid-law", rows, draws=2)["notes"] if note.startswith("kumar")]
+    assert len(told) == 1 and "predicts what is held back better" in told[0]
+    luck = runs | {"rise": np.random.default_rng(1).uniform(0.1, 1, 48)}
+    assert any("worse than the mean" in note for note in secateur.law("qid-law", luck, draws=2)["notes"])
 
 
 def test_a_column_is_found_with_its_interval(runs):
@@ -111,7 +122,8 @@ def test_rows_are_chosen_and_held_back(runs):
     found = secateur.law("qid-law", runs, where="bits >= 3, tokens > 1B", hold_out="params > 1B", hold={"gamma": 5})
     assert found["source"] == "fitted to 24 rows" and found["notes"][0] == "24 of 48 rows have bits >= 3, tokens > 1B"
     assert "params > 1B, 6 of 24 rows" in found["notes"][1]
-    assert [one["interval"] for one in found["parameters"] if one["name"] == "gamma"] == [[5.0, 5.0]]
+    (gamma,) = [one for one in found["parameters"] if one["name"] == "gamma"]
+    assert gamma["held"] and gamma["interval"] == [5.0, 5.0] and found["fits"][0]["free"] == 3
 
 
 def test_bits_that_a_law_does_not_read_are_told(runs):

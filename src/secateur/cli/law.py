@@ -134,7 +134,7 @@ def _answer(result: dict[str, Any]) -> RenderableType:
     if result["predictions"]:
         parts += [_predictions(result), Text()]
     if result["fits"]:
-        parts += [_fits(result), Text()]
+        parts += [_fits(result), *(Text(f"{one['law']}: {one['why']}") for one in result["fits"] if one["why"]), Text()]
     notes = [*(f"note: {one}" for one in result["notes"]), *filter(None, [result["picture"]])]
     facts = [Text(result["formula"]), Text(result["source"], "dim")]
     return Group(*parts, *facts, _parameters(result["parameters"]), *map(Text, notes))
@@ -164,9 +164,7 @@ def _fits(result: dict[str, Any]) -> RenderableType:
     )
     for one in result["fits"]:
         cells = [_number(one[key]) for key in ("r2", "error", "held_out_r2", "held_out_error")]
-        table.add_row(one["law"], str(len(one["parameters"] or ())) if one["parameters"] else "", *cells)
-        if one["why"]:
-            table.add_row(f"  {one['why']}")
+        table.add_row(one["law"], str(one["free"] or ""), *cells)
     return table
 
 
@@ -174,7 +172,11 @@ def _parameters(parameters: list[dict[str, Any]]) -> RenderableType:
     sure = any(one["interval"] for one in parameters)
     table = _table("parameter", "value", *(["95%"] if sure else []), left=1)
     for one in parameters:
-        table.add_row(one["name"], f"{one['value']:.4g}", *([_between(one["interval"])] if sure else []))
+        table.add_row(
+            one["name"],
+            f"{one['value']:.4g}",
+            *(["held" if one["held"] else _between(one["interval"])] if sure else []),
+        )
     return table
 
 

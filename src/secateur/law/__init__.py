@@ -55,7 +55,7 @@ def law(
     if name is None:
         return {"laws": [_listed(method) for method in _methods()]}
     method = catalogue.find(name, _methods())
-    forms, rows = _forms(method), None
+    forms, rows, held = _forms(method), None, named(hold or {}, "--hold")
     if table is None:
         if where or hold_out or hold:
             raise SecateurError(
@@ -67,8 +67,7 @@ def law(
         rows = of(table) if isinstance(table, Mapping) else read(table)
         notes = [f"{len(rows.where(where))} of {len(rows)} rows have {where}"] if where else []
         rows = rows.where(where) if where else rows
-        form, held = _form(forms, rows), named(hold or {}, "--hold")
-        asked, fits, more = tried(form, rows, hold_out, held, seed, tell, draws)
+        asked, fits, more = tried(_form(forms, rows), rows, hold_out, held, seed, tell, draws)
         source, notes = f"fitted to {len(rows)} rows", notes + more
     formula = asked.law.formula
     if find is not None and find not in formula.columns:
@@ -77,7 +76,7 @@ def law(
         )
     if target is not None and find is None:
         raise SecateurError("a target needs a column to be found", "add --find tokens")
-    there = points(at if at or not find else {}, asked.law, find)
+    there = points(at if at or not find else {}, asked.law, find, rows.columns if rows else {})
     goal = asked.law.target if target is None else amount(str(target))
     sure = asked.fit.intervals() if asked.fit else {}
     figure = None if out is None else _drawn(asked, there, along, rows, Path(out))
@@ -90,7 +89,7 @@ def law(
         "source": source,
         "inside": {column: list(ends) for column, ends in asked.inside.items()},
         "parameters": [
-            {"name": one, "value": value, "interval": list(sure[one]) if one in sure else None}
+            {"name": one, "value": value, "interval": list(sure[one]) if one in sure else None, "held": one in held}
             for one, value in asked.values.items()
         ],
         "fits": fits,

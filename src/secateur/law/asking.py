@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import product
+from typing import Any
 
 from secateur.parts.laws import Law, amount, counted
 from secateur.types import SecateurError
@@ -14,15 +15,19 @@ SEARCHED = {"params": (1e3, 1e15), "tokens": (1e3, 1e19), "bits": (0.25, 64.0), 
 SEARCHED |= {"flops": (1e6, 1e32), "activation": (1e-5, 1.0), "granularity": (0.1, 1e4)}
 #: how much further than it was fitted a law is asked before that is said
 ROOM = 1.1
+#: values of a column of a table that are asked for one by one, at most
+FEW = 6
 
 Point = dict[str, float]
 At = str | Mapping[str, float]
 
 
-def points(at: At | Iterable[At], law: Law, find: str | None) -> list[Point]:
-    """The points that are asked for; where one leaves a column out the values that the law usually has there."""
+def points(at: At | Iterable[At], law: Law, find: str | None, rows: Mapping[str, Any] | None = None) -> list[Point]:
+    """The points that are asked for; where one leaves a column out the values that the table has there, or else those
+    that the law usually has."""
+    usual = {name: _few((rows or {}).get(name, ()), values) for name, values in law.usual.items()}
     asked: list[At] = [at] if isinstance(at, str | Mapping) else list(at)  # type: ignore[list-item]
-    return [whole for one in asked for whole in _whole(_read(one, law), law, find)]
+    return [whole for one in asked for whole in _whole(_read(one, law), law, find, usual)]
 
 
 def named(words: At, option: str) -> Point:
@@ -55,16 +60,22 @@ def _read(words: At, law: Law) -> Point:
     return found
 
 
-def _whole(given: Point, law: Law, find: str | None) -> Iterator[Point]:
+def _few(column: Iterable[float], usual: tuple[float, ...]) -> tuple[float, ...]:
+    """The values of a column where they are few, else the usual ones."""
+    values = sorted({float(value) for value in column})
+    return tuple(values) if 0 < len(values) <= FEW else usual
+
+
+def _whole(given: Point, law: Law, find: str | None, usual: Mapping[str, tuple[float, ...]]) -> Iterator[Point]:
     """The point with what it leaves out: each of the usual values, or what the law chooses later on."""
     columns = law.formula.columns
     open_ = [name for name in columns if name not in given and name != find]
     if lacking := [name for name in open_ if name not in law.usual and name not in law.chosen]:
         hint = f"add {lacking[0]}=... to --at" + ("" if find else f", or ask for it: --find {lacking[0]} --target ...")
         raise SecateurError(f"nothing is said of {', '.join(lacking)}", hint)
-    usual = [name for name in open_ if name in law.usual]
-    for values in product(*(law.usual[name] for name in usual)):
-        whole = given | dict(zip(usual, values, strict=True))
+    left = [name for name in open_ if name in usual]
+    for values in product(*(usual[name] for name in left)):
+        whole = given | dict(zip(left, values, strict=True))
         yield {name: whole[name] for name in columns if name in whole and name != find}
 
 

@@ -33,7 +33,7 @@ def tried(
         notes.append(f"nothing is held back: {error.message}")
     tell("fitting laws", 0, 1 + len(law.beside))
     known = fit(law.formula, rows.columns, seed, held, draws, rows.runs)
-    fits = [_row(law.formula, known, *_ahead(law.formula, rows, back, seed, held))]
+    fits = [_row(law.formula, known, *_ahead(law.formula, rows, back, seed, held), held)]
     for at, other in enumerate(law.beside):
         tell("fitting laws", 1 + at, 1 + len(law.beside))
         try:
@@ -42,7 +42,7 @@ def tried(
         except DataError as error:
             fits.append(_row(other, None, None, error.message))
     tell("fitting laws", 1 + len(law.beside), 1 + len(law.beside))
-    return Answering(law, known.values, known), fits, notes
+    return Answering(law, known.values, known), fits, notes + _beaten(fits)
 
 
 def confounded(law: Law, rows: Table) -> list[str]:
@@ -57,6 +57,22 @@ def confounded(law: Law, rows: Table) -> list[str]:
     return found
 
 
+def _beaten(fits: list[dict[str, Any]]) -> list[str]:
+    """What speaks against the first law: that it predicts badly what was held back, or others better."""
+    ours, r2 = fits[0]["held_out_error"], fits[0]["held_out_r2"]
+    found = []
+    if r2 is not None and r2 < 0:
+        found.append(
+            "this law predicts what is held back worse than the mean of those rows: do not go beyond the table"
+        )
+    for one in fits[1:]:
+        theirs = one["held_out_error"]
+        if None not in (ours, theirs) and theirs < ours:
+            by = f"{theirs:.3g} off on the mean and not {ours:.3g}"
+            found.append(f"{one['law']} predicts what is held back better, {by}: go beyond the table with that one")
+    return found
+
+
 def _ahead(formula: Formula, rows: Table, back: np.ndarray | None, seed: int, held: Values) -> tuple[Score | None, str]:
     """How well the rows that are held back are predicted, or why nobody can say."""
     if back is None:
@@ -67,8 +83,13 @@ def _ahead(formula: Formula, rows: Table, back: np.ndarray | None, seed: int, he
         return None, f"without the rows held back {error.message}"
 
 
-def _row(formula: Formula, known: Fit | None, ahead: Score | None, why: str) -> dict[str, Any]:
+def _row(
+    formula: Formula, known: Fit | None, ahead: Score | None, why: str, held: Values | None = None
+) -> dict[str, Any]:
     row: dict[str, Any] = {"law": formula.name, "formula": formula.says, "why": why}
-    row |= {"parameters": known.values if known else None}
+    row |= {
+        "parameters": known.values if known else None,
+        "free": len(known.values) - len(held or ()) if known else None,
+    }
     row |= {"r2": known.score.r2 if known else None, "error": known.score.error if known else None}
     return row | {"held_out_r2": ahead.r2 if ahead else None, "held_out_error": ahead.error if ahead else None}
