@@ -128,8 +128,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, at):
         fit(broken, batches, GOAL, keep=keep, tell=kill, **how)
     again = net(3, dropout=0.5)  # other weights: those of the checkpoint must come back
     told = []
-    history = fit(again, batches, GOAL, keep=keep, tell=lambda _, done, total: told.append(done), **how)
-    assert told == list(range(at + 1, 6))
+    history = fit(again, batches, GOAL, keep=keep, tell=lambda *words: told.append(words), **how)
+    assert told == [(f"training from step {at}", done, 5 - at) for done in range(1, 6 - at)]
     assert torch.equal(weights(again), weights(straight)) and history.losses == whole.losses
     with pytest.raises(DataError, match="steps 5 and not 6"):
         fit(net(), batches, GOAL, keep=Keep(keep.file, '{"steps": 6}'), **how)

@@ -92,8 +92,8 @@ def train(
     from secateur.cli.frame import again, job
 
     with job(as_json, out, resumes=True) as work:
-        sizes = f", elastic in {elastic.replace(',', ', ')}" if elastic else ""
-        work.say(f"training {model} on {data}{sizes}; it goes to {out}")
+        asked = f", elastic in {elastic.replace(',', ', ')}" if elastic else ""
+        work.say(f"training {model} on {data}{asked}; it goes to {out}")
         from secateur.report import report
         from secateur.train import train as learn
 
@@ -103,4 +103,6 @@ def train(
         told = learn(model, data, out=out, **how, device=device, resume=not fresh, tell=work.tell)
         work.give(told | {"again": again(), "report": str(report(out))}, show.trained)
         if elastic:
-            work.then = f'secateur draw {out} --budget "50% flops" -o {out}-small'
+            sizes = sorted(row["flops"] for row in told["slices"])
+            share = -(-100 * sizes[len(sizes) // 2] // sizes[-1])
+            work.then = shlex.join(["secateur", "draw", str(out), "--budget", f"{share}% flops", "-o", f"{out}-small"])

@@ -90,8 +90,10 @@ def fit(
     adam = torch.optim.AdamW(_groups(model, decay), lr=rate, betas=(0.9, 0.95))
     history = (keep and keep.take_up(model, adam)) or History(goal.each)
     begun = time.perf_counter() - history.seconds
+    first = len(history.steps)
+    stage = f"training from step {first}" if first else "training"
     with _learning(model, device):
-        for step in range(len(history.steps), steps):
+        for step in range(first, steps):
             losses, read = [], 0
             for group in adam.param_groups:
                 group["lr"] = rate * course(step, steps)
@@ -119,7 +121,7 @@ def fit(
             history.seconds = time.perf_counter() - begun
             if keep:
                 keep.save(model, adam, history)
-            tell("training", step + 1, steps)
+            tell(stage, step + 1 - first, steps - first)
     return history
 
 

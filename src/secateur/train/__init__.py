@@ -95,6 +95,7 @@ def train(
     about = {
         "model": subject.digest,
         "data": subject.digest_of(learn),
+        "seq_len": seq_len,
         "elastic": {axis.name: list(axis.shares) for axis in net.axes},
         "method": method,
         "policy": policy if net.axes else "",
