@@ -27,7 +27,7 @@ from secateur.train.subject import elastic_of, open_subject
 TABLE, FIGURE = ROOT / "benchmarks" / "one_training.csv", ROOT / "docs" / "guides" / "one-training.svg"
 SHARED = ROOT.parent / "shared"
 TEXT: dict[str, Any] = {"elastic": "width,depth", "seq_len": 128, "steps": 400}
-PICTURES: dict[str, Any] = {"elastic": "width,depth:3", "batch": 32, "steps": 150}
+PICTURES: dict[str, Any] = {"elastic": "width,depth:3", "batch": 32, "steps": 300}
 #: model, what it learns, what it is measured on, how
 JOBS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "stories260k": ("models/stories260k", "data/stories.txt", "data/stories_valid.txt", TEXT),
@@ -63,7 +63,7 @@ def measured(name: str, policy: str, seed: int, out: Path) -> list[dict[str, Any
     print(name, policy, f"{told['seconds']:.0f} s", told["loss_before"], told["loss_after"], flush=True)
     subject = open_subject(str(out), device_of(), None)
     net = subject.supernet(elastic_of(str(out)))
-    first, held = subject.judged(str(SHARED / test), how.get("seq_len"), 64 if "seq_len" in how else None, seed)
+    first, held = subject.judged(str(SHARED / test), how.get("seq_len"), 64 if "seq_len" in how else 1000, seed)
     known = None if first is None else batches(subject, first)
     rows = []
     for one in net.grid():
