@@ -18,7 +18,7 @@ import pytest
 from secateur import cli, recipe
 
 COMMANDS = list(cli.commands())
-MORE = ["bench", "draw", "imatrix", "run", "select", "train"]
+MORE = ["bench", "draw", "imatrix", "law", "run", "select", "train"]
 CONTRACT = ["inspect", "survey", "plan", "apply", "cut", "measure", "export", "report", "methods", "doctor", "demo"]
 
 
