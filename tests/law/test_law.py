@@ -160,7 +160,7 @@ def test_tables_in_every_dress(file, tmp_path):
         ({"at": "params=0, tokens=2T"}, "params=0 is nothing", "above zero"),
         ({"find": "width", "at": "params=7B"}, "cannot be turned around to `width`", "params, tokens, bits"),
         ({"target": 0.2, "at": "params=7B, tokens=2T"}, "needs a column", "--find tokens"),
-        ({"where": "bits = 3"}, "of a table only", "TABLE"),
+        ({"where": "bits = 3"}, "only of a table", "TABLE"),
         ({"table": "none.csv"}, "there is no table none.csv", "with a header"),
     ],
 )  # fmt: skip

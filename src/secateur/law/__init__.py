@@ -46,8 +46,8 @@ def law(
     `out` is a picture (.svg): a line through each point along the column `along`, with its band.
 
     Intervals are of 95%, from fits to `draws` tables drawn with replacement: for a prediction where one more
-    measurement is expected. `device` is taken for the likeness to
-    other calls and changes nothing: a fit takes seconds on any processor.
+    measurement is expected. `device` is taken for the likeness to other calls and changes nothing: a fit takes seconds
+    on any processor.
 
     >>> round(law("qid-law", at="params=7B, tokens=100B, bits=3")["predictions"][0]["value"], 3)
     0.144
@@ -55,29 +55,26 @@ def law(
     if name is None:
         return {"laws": [_listed(method) for method in _methods()]}
     method = catalogue.find(name, _methods())
-    forms, rows, held = _forms(method), None, named(hold or {}, "--hold")
-    if table is None:
-        if where or hold_out or hold:
-            raise SecateurError(
-                "rows can be chosen, and parameters held, of a table only", f"secateur law {name} TABLE"
-            )
-        asked, source, notes = _as_published(method, forms)
-        fits: list[dict[str, Any]] = []
-    else:
-        rows = of(table) if isinstance(table, Mapping) else read(table)
-        notes = [f"{len(rows.where(where))} of {len(rows)} rows have {where}"] if where else []
-        rows = rows.where(where) if where else rows
-        asked, fits, more = tried(_form(forms, rows), rows, hold_out, held, seed, tell, draws)
-        source, notes = f"fitted to {len(rows)} rows", notes + more
-    formula = asked.law.formula
+    rows, notes = (None, []) if table is None else _rows(table, where)
+    form = _published(method) if rows is None else _form(method, rows)
+    if rows is None and (where or hold_out or hold):
+        raise SecateurError("only of a table rows can be chosen and parameters held", f"secateur law {name} TABLE")
+    formula, held = form.formula, named(hold or {}, "--hold")
     if find is not None and find not in formula.columns:
-        raise SecateurError(
-            f"{method.name} cannot be turned around to `{find}`", f"it reads {', '.join(formula.columns)}"
-        )
+        hint = f"it reads {', '.join(formula.columns)}"
+        raise SecateurError(f"{method.name} cannot be turned around to `{find}`", hint)
     if target is not None and find is None:
         raise SecateurError("a target needs a column to be found", "add --find tokens")
-    there = points(at if at or not find else {}, asked.law, find, rows.columns if rows else {})
-    goal = asked.law.target if target is None else amount(str(target))
+    there = points(at if at or not find else {}, form, find, rows.columns if rows else {})
+    goal = form.target if target is None else amount(str(target))
+    if rows is not None:
+        asked, fits, more = tried(form, rows, hold_out, held, seed, tell, draws)
+        source, notes = f"fitted to {len(rows)} rows", notes + more
+    else:
+        known = form.published
+        asked, fits = Answering(form, known.values if known else {}), []
+        source = f"the paper's constants, for {known.of}" if known else ""
+        notes = ["the paper tells no spread of its constants, so the predictions have none"]
     sure = asked.fit.intervals() if asked.fit else {}
     figure = None if out is None else _drawn(asked, there, along, rows, Path(out))
     return {
@@ -85,7 +82,7 @@ def law(
         "paper": method.paper,
         "formula": formula.says,
         "target": formula.target,
-        "unit": asked.law.unit,
+        "unit": form.unit,
         "source": source,
         "inside": {column: list(ends) for column, ends in asked.inside.items()},
         "parameters": [
@@ -114,11 +111,20 @@ def _drawn(asked: Answering, points: list[Point], along: str, rows: Table | None
     return str(file)
 
 
-def _as_published(method: catalogue.Method, forms: tuple[Law, ...]) -> tuple[Answering, str, list[str]]:
-    for form in forms:
-        if form.published is not None:
-            notes = ["the paper tells no spread of its constants, so the predictions have none"]
-            return Answering(form, form.published.values), f"the paper's constants, for {form.published.of}", notes
+def _rows(table: str | Path | Mapping[str, Iterable[Any]], where: str | None) -> tuple[Table, list[str]]:
+    """The rows that are chosen, and what must be known of them."""
+    whole = of(table) if isinstance(table, Mapping) else read(table)
+    if not where:
+        return whole, []
+    rows = whole.where(where)
+    return rows, [f"{len(rows)} of {len(whole)} rows have {where}"]
+
+
+def _published(method: catalogue.Method) -> Law:
+    """Of a method's laws the one whose constants its paper gives."""
+    forms = _forms(method)
+    if known := [form for form in forms if form.published is not None]:
+        return known[0]
     needed = ", ".join((*forms[0].formula.columns, forms[0].formula.target))
     raise SecateurError(
         f"the paper of {method.name} gives no constants: it has to be fitted to a table",
@@ -126,13 +132,13 @@ def _as_published(method: catalogue.Method, forms: tuple[Law, ...]) -> tuple[Ans
     )
 
 
-def _form(forms: tuple[Law, ...], rows: Table) -> Law:
+def _form(method: catalogue.Method, rows: Table) -> Law:
     """Of a method's laws the one that reads most of what the table has; the nearest where none fits."""
 
     def missing(form: Law) -> int:
         return sum(name not in rows.columns for name in (*form.formula.columns, form.formula.target))
 
-    return min(forms, key=lambda form: (missing(form), -len(form.formula.columns)))
+    return min(_forms(method), key=lambda form: (missing(form), -len(form.formula.columns)))
 
 
 def _methods() -> list[catalogue.Method]:
