@@ -70,12 +70,14 @@ def without_a_row(known: Iterable[str]) -> list[str]:
 
 
 def turn(rows: Sequence[Claim], seconds: float, day: int | None = None) -> list[Claim]:
-    """The claims whose turn it is: from the day's number on, as many as take this long together by their rows."""
+    """The claims whose turn it is: from the day's number on, as many as take this long together by their rows. Claims
+    of one method may share a training, which is on the row that came first: whichever is first today pays for it."""
+    dearest = {row.slug: max(one.seconds for one in rows if one.slug == row.slug) for row in rows}
     start = (datetime.date.today().toordinal() if day is None else day) % len(rows)
     chosen: list[Claim] = []
     for row in [*rows[start:], *rows[:start]]:
-        takes = row.seconds / row.seeds * min(row.seeds, SEEDS)
-        takes += START * (row.slug not in {one.slug for one in chosen})
+        first = row.slug not in {one.slug for one in chosen}
+        takes = (dearest[row.slug] if first else row.seconds) / row.seeds * min(row.seeds, SEEDS) + START * first
         if takes <= seconds or not chosen:
             chosen.append(row)
             seconds -= takes

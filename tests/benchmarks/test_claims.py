@@ -45,6 +45,12 @@ def test_every_claim_comes_to_its_turn_and_time_is_kept(runner):
     assert runner.turn([claim("a", "x", 1e6)], 10.0, 3), "one that is too long has its day, too"
 
 
+def test_whoever_comes_first_pays_for_what_a_method_shares(runner):
+    rows = [claim("a", "x", 400.0), claim("a", "y", 0.0), claim("b", "x", 10.0), claim("c", "x", 10.0)]
+    assert [row.slug for row in runner.turn(rows, 100.0, 1)] == ["a"], "y alone would train for 400 s"
+    assert [row.slug for row in runner.turn(rows, 100.0, 2)] == ["b", "c"]
+
+
 def test_what_held_and_now_comes_out_worse_is_an_error(runner, tmp_path, monkeypatch):
     file = tmp_path / "claims.csv"
     head = "slug,claim,measure,better,effect,low,high,verdict,seeds,seconds,date,commit,machine\n"
