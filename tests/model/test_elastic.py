@@ -18,12 +18,11 @@ from secateur.model.elastic import (
     full,
     least,
     parse,
-    renew,
-    renewed,
     shapes,
     sliced,
     state,
 )
+from secateur.model.norms import renew, renewed
 from secateur.model.watch import glance
 from secateur.types import ModelError
 

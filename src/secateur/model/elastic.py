@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.model.coupled import NORMS
 from secateur.model.families import recount
 from secateur.model.resize import told
 from secateur.types import ModelError
@@ -172,41 +171,6 @@ def state(network: nn.Module, net: Supernet, one: Slice) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-@torch.no_grad()
-def renew(network: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Mean and variance of every batch normalisation anew, as their means over batches of inputs."""
-    norms = _norms(network)
-    before = [(norm, norm.momentum, norm.training) for norm in norms]
-    try:
-        for norm in norms:
-            norm.train()
-        for at, batch in enumerate(batches, 1):
-            for norm in norms:
-                norm.momentum = 1.0 / at
-            network(batch)
-    finally:
-        for norm, momentum, mode in before:
-            norm.momentum, norm.training = momentum, mode
-
-
-@contextmanager
-def renewed(network: nn.Module, batches: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, normalisations have statistics of these batches; afterwards their own. A slice has other ones than the
-    whole network: `with sliced(...), renewed(...)`."""
-    kept = [(buffer, buffer.clone()) for norm in _norms(network) for buffer in norm.buffers()]
-    try:
-        renew(network, batches)
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
-
-
-def normalised(network: nn.Module) -> bool:
-    """Whether a slice of it needs statistics of its own."""
-    return bool(_norms(network))
-
-
 def parse(text: str) -> dict[str, tuple[float, ...]]:
     """The axes that somebody asks for, with their sizes: quarters, or as many steps as stand behind a colon.
 
@@ -224,10 +188,6 @@ def parse(text: str) -> dict[str, tuple[float, ...]]:
 
 
 # how a slice comes about
-
-
-def _norms(network: nn.Module) -> list[Any]:
-    return [module for module in network.modules() if isinstance(module, NORMS)]
 
 
 Ranges = tuple[tuple[int, int], ...]

@@ -19,10 +19,11 @@ import torch
 
 from secateur import catalogue
 from secateur.measure.speed import peak_rss
-from secateur.model.elastic import Supernet, full, least, normalised, parse, renew
+from secateur.model.elastic import Supernet, full, least, parse
 from secateur.model.fit import Plugs, fit
 from secateur.model.goals import order
 from secateur.model.history import History
+from secateur.model.norms import normalised, renew
 from secateur.model.ordered import put_in_order
 from secateur.model.resume import Keep
 from secateur.model.stream import device_of

@@ -12,7 +12,8 @@ import torch
 
 from secateur import words
 from secateur.cut.finish import put_in_place
-from secateur.model.elastic import Slice, Supernet, counts, full, normalised, parse
+from secateur.model.elastic import Slice, Supernet, counts, full, parse
+from secateur.model.norms import normalised
 from secateur.model.stream import device_of
 from secateur.train.judging import judged, worn
 from secateur.train.subject import Subject, elastic_of, open_subject

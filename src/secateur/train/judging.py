@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from secateur.measure.compare import Comparison, sums
-from secateur.model.elastic import Slice, Supernet, counts, full, renewed, sliced
+from secateur.model.elastic import Slice, Supernet, counts, full, sliced
+from secateur.model.norms import renewed
 from secateur.train.subject import Subject
 
 
