@@ -26,6 +26,7 @@ FIRST = (
     "measure",
     "one-training",
     "law",
+    "select",
     "formats",
     "add-a-method",
     "shapes",

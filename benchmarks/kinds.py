@@ -63,6 +63,15 @@ def looked(model: Any, windows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(states), torch.cat(entropy)
 
 
+def others(prose: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows of each kind that nobody chooses from: of other files, and the prose that is given."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    tables = b"\n".join(file.read_bytes() for file in sorted((root / "encodings").glob("iso*.py")))
+    streams = tiny.text()[1], torch.frombuffer(bytearray(tables), dtype=torch.uint8)
+    code, table = (tiny.windows(stream, len(prose), 5000 + seed) for stream in streams)
+    return code, table, prose
+
+
 def loss_after(model: Any, windows: Tensor, judged: Tensor, seed: int, steps: int = 60, rate: float = 1e-3) -> float:
     """The loss on `judged`, nats per byte, of a copy of the network that has learned from the windows."""
     learner = copy.deepcopy(model).train()

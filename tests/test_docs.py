@@ -1,10 +1,11 @@
 """The docs do what they say: every command runs as written, every page is on the site, links lead somewhere.
 
 A shell block (```` ```sh ````) is run line by line, page by page, in a folder with a tiny `MODEL`, `text.txt`,
-`heldout.txt` and `runs.csv`, a table of small networks. A line with `# not run by the tests: why` is left out, for
-the reader to see.
+`heldout.txt`, `runs.csv`, a table of small networks, and to choose from a `pool.jsonl` and `mine.txt`. A line with
+`# not run by the tests: why` is left out, for the reader to see.
 """
 
+import json
 import os
 import re
 import runpy
@@ -50,6 +51,15 @@ def desk(tmp_path_factory) -> Path:
         told = [words[(at * step + at // 5) % len(words)] for at in range(4000 if step == 7 else 600)]
         (folder / name).write_text(" ".join(told))
     (folder / "runs.csv").symlink_to(ROOT / "benchmarks" / "law_runs.csv")
+    odd = ["12 + 30 = 42", "7 x 8 = 56", "9 - 4 = 5"]
+    rows = [
+        odd[at % 3] if at % 5 == 0 else " ".join(words[(at * 3 + step) % len(words)] for step in range(7))
+        for at in range(60)
+    ]
+    (folder / "pool.jsonl").write_text(
+        "".join(json.dumps({"text": row, "id": at}) + "\n" for at, row in enumerate(rows))
+    )
+    (folder / "mine.txt").write_text("3 + 4 = 7\n6 x 6 = 36\n20 - 1 = 19\n")
     (folder / "secateur-demo").mkdir()
     (folder / "secateur-demo" / "model").symlink_to(folder / "MODEL")
     (folder / "secateur-demo" / "calibration.txt").symlink_to(folder / "text.txt")

@@ -14,7 +14,7 @@ import torch
 import secateur as door
 from secateur.cli import main
 from secateur.methods.data.simcore import SimCore
-from secateur.types import BudgetError, DataError, PlanError, SecateurError
+from secateur.types import BudgetError, DataError, ModelError, PlanError, SecateurError
 
 WORDS = "the a tree root stem leaf cuts grows keeps bends under over red green old young quickly slowly and or if"
 
@@ -190,3 +190,50 @@ def test_what_it_keeps_is_what_the_method_says(model, pool, target):
     room = Keep.parse("12").room(60, None)
     mine = SimCore().choose(eye.target.see().vectors, eye.see().vectors, room, torch.Generator().manual_seed(0))
     assert sorted(mine.at.tolist()) == door.select(model, pool, 12, target=target)["indices"]
+
+
+@pytest.fixture
+def rated(tmp_path) -> Path:
+    """Thirty rows that somebody has rated, five of them of a rare style."""
+    rows = [{"text": f"row {at}", "good": at % 6, "deep": 5 - at % 6, "style": ["rare"] if at < 5 else "usual, long"}
+            for at in range(30)]  # fmt: skip
+    file = tmp_path / "rated.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_ratings_and_styles_may_stand_in_columns(model, rated, pool):
+    told = door.select(model, rated, 12, method="mmssr(ratings='good, deep', styles='style')")
+    assert told["about"]["styles"] == 3 and told["about"]["capabilities"] == 2
+    assert sum(at < 5 for at in told["indices"]) >= 4, "the rare style has its share"
+    best = door.select(model, rated, 3, method="mmssr(ratings='good', groups=1)")["scores"]
+    assert best == [5.0] * 3
+    even = door.select(model, pool, 18, method="mmssr(groups=3)")
+    assert even["used"]["examples"] == 18 and min(even["about"]["kept_of_each_style"]) >= 1
+    with pytest.raises(DataError, match=r"has no column `fine`\nhint: its columns are deep, good, style, text"):
+        door.select(model, rated, 3, method="mmssr(ratings='fine')")
+    with pytest.raises(DataError, match="holds more than numbers"):
+        door.select(model, rated, 3, method="mmssr(ratings='text')")
+
+
+def test_a_cascade_looks_less_and_draws_its_map_from_a_glance(model, pool, tmp_path, pictures, monkeypatch):
+    told = door.select(model, pool, 6, method="selectformer(wide=2, second=0.8)", out=tmp_path / "out")
+    fitted, first, second = told["charged"]["phases"]
+    assert [fitted["examples"], first["examples"]] == [12, 60] and 12 <= second["examples"] <= 24
+    assert told["about"]["survivors"] == [60, 12] and 0 < first["share_of_a_pass"] < second["share_of_a_pass"] < 1
+    assert told["charged"]["forward"] == pytest.approx(
+        sum(one["examples"] * one["share_of_a_pass"] for one in told["charged"]["phases"])
+    )
+    assert sum(one["kept"] for one in told["clusters"]) == 6 and set(told["means"]) == {"tokens", "entropy, by proxy"}
+    last_word = door.select(model, pool, 6, method="selectformer(wide=19, exact=True)")
+    whole = door.select(model, pool, 6, method="entropy")
+    assert last_word["indices"] == whole["indices"], "where the whole network sees all that survive, it is its choice"
+    monkeypatch.chdir(tmp_path)
+    assert len(door.select("choosing_net:make", pictures, 4, method="selectformer")["indices"]) == 4
+    (tmp_path / "plain_net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.read = nn.Linear(192, 4)\n        self.preprocessing = {'shape': (3, 8, 8)}\n"
+        "    def forward(self, x):\n        return self.read(x.flatten(1))\n"
+    )
+    with pytest.raises(ModelError, match=r"no repeated parts behind which it could stop\nhint: take --method entropy"):
+        door.select("plain_net:Net", pictures, 4, method="selectformer")

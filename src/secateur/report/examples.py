@@ -205,7 +205,7 @@ def picture(seen: Examples | None, kind: str = "held-back ") -> str:
             f"{_quote(seen, node, 160)}</title></rect>"
         )
         if w > 70 and h > 34:
-            count = f"{seen.tree.counts[node]} {seen.each}s"
+            count, dress = f"{seen.tree.counts[node]} {seen.each}s", "over" if strong > 0.7 else "on"
             for at, line in enumerate((count, colour.number(means[node]))):
-                parts.append(f'<text class="on" x="{x + 8:.1f}" y="{y + 18 + 15 * at:.1f}">{line}</text>')
+                parts.append(f'<text class="{dress}" x="{x + 8:.1f}" y="{y + 18 + 15 * at:.1f}">{line}</text>')
     return svg(wide, high, f"{len(shown)} clusters of {kind}{seen.each}s; the table has the numbers", parts)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from secateur.model.pool.separators import WAYS
 from secateur.types import DataError
@@ -32,6 +32,10 @@ class Pool(Protocol):
     taken: str
 
     def __len__(self) -> int: ...
+    def beside(self, name: str) -> list[Any]:
+        """What stands beside the examples under a name, of each."""
+        ...
+
     def write(self, chosen: Sequence[int], to: Path) -> None:
         """The chosen examples, in their old order, whole or not at all."""
         ...

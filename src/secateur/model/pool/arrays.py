@@ -77,6 +77,14 @@ class Arrays:
             mine = None if labels is None else torch.from_numpy(next(labels).astype(np.int64))
             yield torch.from_numpy(x), mine
 
+    def beside(self, name: str) -> list[Any]:
+        """What an array with a row for each example holds of it."""
+        array = self.arrays.get(name)
+        if array is None or array.shape[:1] != (len(self),):
+            known = ", ".join(one for one, held in self.arrays.items() if held.shape[:1] == (len(self),))
+            raise DataError(f"{self.path} has no array `{name}` with a row for each example", f"there are {known}")
+        return [value for rows in self._rows(name, 4096) for value in rows.tolist()]
+
     def write(self, chosen: Sequence[int], to: Path) -> None:
         """Of every array that has a row for each example the chosen rows; others as they are."""
         wanted, n = np.sort(np.asarray(chosen, dtype=np.int64)), len(self)

@@ -43,6 +43,17 @@ class Table:
             if text.strip():
                 yield at, text
 
+    def beside(self, name: str) -> list[Any]:
+        """What every row has under a name."""
+        known: set[str] = set()
+        told = []
+        for row in (row for _, row in self._rows() if row is not None):
+            known |= row.keys()
+            told.append(row.get(name))
+        if name not in known:
+            raise DataError(f"{self.path} has no column `{name}`", f"its columns are {', '.join(sorted(known))}")
+        return told
+
     def write(self, chosen: Sequence[int], to: Path) -> None:
         """The chosen rows as they stand in the file, under the heading if it has one."""
         if self.kind == ".parquet":

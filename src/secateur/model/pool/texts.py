@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from secateur.model.pool.files import blocks, writing
 from secateur.model.pool.separators import LOOKED_AT, WAYS, guess, parted
@@ -39,6 +40,10 @@ class Documents:
 
     def _pieces(self) -> Iterator[tuple[str, str]]:
         return (piece for piece in parted(blocks(self.path), self.way) if piece[0].strip())
+
+    def beside(self, name: str) -> list[Any]:
+        """A text file has no columns."""
+        raise DataError(f"{self.path} has no column `{name}`: it is a text", "give a table: .jsonl, .csv, .parquet")
 
     def write(self, chosen: Sequence[int], to: Path) -> None:
         """Each with what lies behind it; the last of the file, behind which may be nothing, gets what was before it."""

@@ -64,6 +64,10 @@ class Eye(Protocol):
         """Vectors [examples, width] as they are behind a module, the network stopped there."""
         ...
 
+    def beside(self, name: str) -> list[Any]:
+        """What stands beside the examples under a name: one of each."""
+        ...
+
 
 @dataclass
 class Charge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,6 +90,11 @@ class PictureEye:
 
     def tokens(self) -> None:
         """Pictures have none."""
+
+    def beside(self, name: str) -> list[Any]:
+        """What an array of the file holds of each example."""
+        told = self.pool.beside(name)
+        return [told[number] for number in self.numbers.tolist()]
 
     def shown(self, at: Tensor) -> tuple[list[str], list[str]]:
         """What there is to look at of some examples, in the order of the pool: labels, and small pictures."""

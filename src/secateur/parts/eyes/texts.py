@@ -121,6 +121,11 @@ class TextEye:
         self.glanced = vectors if at is None else self.glanced
         return vectors
 
+    def beside(self, name: str) -> list[Any]:
+        """What stands in a column of the table, of each example."""
+        told = self.pool.beside(name)
+        return [told[number] for number in self.numbers.tolist()]
+
     def shown(self, at: Tensor) -> tuple[list[str], list[str]]:
         """What there is to look at of some documents, in the order of the pool: their beginnings; and no pictures."""
         wanted = set(self.numbers[at].tolist())
