@@ -106,4 +106,6 @@ def train(
         if elastic:
             sizes = sorted(row["flops"] for row in told["slices"])
             share = -(-100 * sizes[len(sizes) // 2] // sizes[-1])
-            work.then = shlex.join(["secateur", "draw", str(out), "--budget", f"{share}% flops", "-o", f"{out}-small"])
+            words = ["secateur", "draw", str(out), "--budget", f"{share}% flops", "-o", f"{out}-small"]
+            words += ["--data", data] if told["each"] == "example" else []  # which renew a slice's statistics
+            work.then = shlex.join(words)
