@@ -1,4 +1,4 @@
-"""How much to keep, who chooses, and the policies: by hand, and the laws of every one."""
+"""How much to keep, who chooses, and the top of what is scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from secateur.methods.data.simcore import SimCore
 from secateur.parts.select import Keep, Room, find, names
-from secateur.parts.select.policies import above, quota, ranked, sampled, top
+from secateur.parts.select.policies import ranked, top
 from secateur.types import BudgetError, PlanError
 
 SCORES = torch.tensor([0.1, 0.9, float("nan"), 0.5, 0.9, -3.0])
@@ -18,39 +18,23 @@ def room(most: int, cost: list[int] | None = None) -> Room:
     return Room(costs, most, "tokens" if cost else "examples", str(most))
 
 
-def test_policies_by_hand():
+def test_the_top_by_hand():
     assert ranked(SCORES).tolist() == [1, 4, 3, 0, 5, 2], "equal ones in their order, and what has no score comes last"
     assert top(SCORES, room(3)).tolist() == [1, 4, 3]
     assert top(SCORES, room(6, [2, 5, 1, 2, 4, 1])).tolist() == [1, 5], "what does not fit is passed over"
-    assert above(SCORES, room(4), 0.1).tolist() == [1, 4, 3]
-    groups = torch.tensor([0, 0, 0, 0, 1, 2])
-    assert sorted(quota(SCORES, groups, room(4)).tolist()) == [1, 3, 4, 5], "what small groups leave goes to the large"
-    assert sorted(quota(SCORES, groups, room(3)).tolist()) == [1, 4, 5]
-    weights = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
-    assert sorted(sampled(weights, room(2), torch.Generator().manual_seed(0)).tolist()) == [1, 3]
-
-
-def test_a_draw_goes_by_its_weights():
-    draw = torch.Generator().manual_seed(0)
-    weights = torch.tensor([4.0, 2.0, 1.0, 1.0, 0.0, 0.0])
-    first = torch.tensor([int(sampled(weights, room(1), draw)[0]) for _ in range(600)])
-    shares = torch.bincount(first, minlength=6) / 600
-    torch.testing.assert_close(shares, weights / 8, atol=0.06, rtol=0)
 
 
 @pytest.mark.parametrize("most", [1, 3, 17, 40])
 @pytest.mark.parametrize("priced", [False, True])
-def test_no_policy_goes_over_its_room_or_takes_one_twice(most, priced):
+def test_no_choice_goes_over_its_room_or_takes_one_twice(most, priced):
     draw = torch.Generator().manual_seed(most)
-    scores, groups = torch.randn(40, generator=draw), torch.randint(0, 5, (40,), generator=draw)
+    scores = torch.randn(40, generator=draw)
     cost = torch.randint(1, 9, (40,), generator=draw) if priced else torch.ones(40, dtype=torch.long)
     mine = Room(cost, most, "tokens" if priced else "examples", "")
-    found = [top(scores, mine), quota(scores, groups, mine), sampled(scores.exp(), mine, draw)]
-    for at in found:
-        assert len(at.unique()) == len(at) and int(cost[at].sum()) <= most
-        assert priced or len(at) == most
+    at = top(scores, mine)
+    assert len(at.unique()) == len(at) and int(cost[at].sum()) <= most
+    assert priced or len(at) == most
     assert torch.equal(top(scores, mine), top(scores.exp(), mine)), "only the order counts"
-    assert torch.equal(quota(scores, groups, mine), quota(scores.exp(), groups, mine))
 
 
 @pytest.mark.parametrize(
