@@ -184,7 +184,7 @@ def _shown(seen: Examples, node: int) -> str:
     """The example in the midst of a cluster."""
     at = seen.central[node]
     small = f'<img class="small" src="{seen.pictures[at]}" alt=""> ' if seen.pictures else ""
-    return small + _quote(seen, node, 300)
+    return small + _quote(seen, node, 140)
 
 
 def picture(seen: Examples | None, kind: str = "held-back ") -> str:
