@@ -27,7 +27,7 @@ RESNET = SHARED / "models/cifar_resnet/resnet20_jpeg.safetensors", SHARED / "dat
 CASES = (
     (*LM, "torch-export", "bits,rank,channels,heads,drop", "", 32, (0.9, 0.75, 0.6)),
     (*LM, "onnx", "bits", ", 6 bits/weight", 32, (1.5, 1.2, 0.9)),
-    (*RESNET, "safetensors", "channels", "", 1000, (0.8, 0.6)),
+    (*RESNET, "safetensors", "channels", "", 1000, (0.9, 0.8)),
     (*RESNET, "onnx", "bits,channels", "", 1000, (0.9, 0.75, 0.6)),
 )
 

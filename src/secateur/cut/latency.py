@@ -222,10 +222,9 @@ def held_against(uncut: Case, promised: float, then: float | None, folder: Path)
     return {"promised": promised, "measured": found, "uncut": whole, **({"pace": whole / then} if then else {})}
 
 
-def share(case: Case, folder: Path) -> float:
-    """What a finished file takes of the uncut network's time; the case has a clock."""
-    whole, found = in_turn(case.clock.uncut, finished(case, folder), TRIES, LONGEST * LONG)
-    return found / whole
+def beside(case: Case, folder: Path) -> tuple[float, float]:
+    """Seconds of the uncut network and of a finished file, in turn; the case has a clock."""
+    return in_turn(case.clock.uncut, finished(case, folder), TRIES, LONGEST * LONG)
 
 
 @torch.no_grad()

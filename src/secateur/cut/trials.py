@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from secateur.cut.applying import carried_out
 from secateur.cut.case import Case, Tell, silent
-from secateur.cut.latency import PLAIN, share
+from secateur.cut.latency import PLAIN, beside
 from secateur.cut.planning import planned
 from secateur.parts import allocate as allocators
 from secateur.parts.menus import save_menu
@@ -26,7 +27,7 @@ from secateur.types import Budget, BudgetError, Menu, Plan
 
 #: windows or examples that a plan is carried out with: enough to run everything, too few to wait for
 SOME = 4
-#: shares of the uncut network's time whose plans a survey tries
+#: shares of the uncut network's time whose plans a survey tries, or half of what can be saved at most
 SHARES = (0.85, 0.7, 0.55)
 #: plans that are tried at one budget, and how near what the last was to take must be to what it takes
 TURNS, NEAR = 3, 0.02
@@ -38,11 +39,13 @@ BOUNDS = 0.4, 1.6
 
 @dataclass(frozen=True)
 class Trial:
-    """A whole plan: seconds that it saves of the uncut network's by the sum of its products, and by the clock."""
+    """A whole plan: the shares of the uncut network's time that it saves, by the sum of its products as they were timed
+    and by the clock, and the seconds of the uncut network in turn with it."""
 
     asked: str
     summed: float
     saved: float
+    uncut: float
 
 
 def at_shares(case: Case, menu: Menu, folder: Path, tell: Tell) -> Menu:
@@ -50,14 +53,17 @@ def at_shares(case: Case, menu: Menu, folder: Path, tell: Tell) -> Menu:
     if menu.about["trials"]:
         return menu
     uncut, trials = menu.about["uncut_seconds"], list[Trial]()
-    for at, one in enumerate(SHARES):
-        tell("whole plans", at, len(SHARES))
+    seconds = np.where(np.isfinite(menu.damage), menu.cost["seconds"], np.inf)
+    half = (1 + (float(seconds.min(1).sum()) + menu.fixed["seconds"]) / uncut) / 2
+    shares = dict.fromkeys(max(one, half) for one in SHARES)
+    for at, one in enumerate(shares):
+        tell("whole plans", at, len(shares))
         try:
             chosen = planned(menu, Budget.parse(f"{1e3 * one * uncut:.6g} ms"), allocators.find("lagrange"))
         except BudgetError:  # nothing on the menu is so fast
             break
         trials.append(_trial(case, menu, chosen, folder))
-    tell("whole plans", len(SHARES), len(SHARES))
+    tell("whole plans", len(shares), len(shares))
     return _kept(_told(menu, trials), folder)
 
 
@@ -70,7 +76,7 @@ def at_budget(case: Case, menu: Menu, budget: str, allocate: str, folder: Path, 
         tell("whole plans", at, TURNS)
         chosen = planned(menu, Budget.parse(budget), choose)
         trials.append(_trial(case, menu, chosen, folder))
-        whole = menu.about["uncut_seconds"] - trials[-1].saved
+        whole = trials[-1].uncut * (1 - trials[-1].saved)
         menu = _told(menu, trials)
         if abs(chosen.spent["seconds"] - whole) <= NEAR * whole:
             break
@@ -84,29 +90,35 @@ def _trial(case: Case, menu: Menu, chosen: Plan, folder: Path) -> Trial:
     few = replace(case, calib=case.calib[:SOME], check=case.check[:SOME], held=case.held[:SOME], clock=None)
     shutil.rmtree(place, ignore_errors=True)
     carried_out(few, chosen, place, folder, "nearest", 0, False, silent)
-    saved = uncut * (1 - share(case, place))
+    now, found = beside(case, place)
     shutil.rmtree(place)
-    return Trial(chosen.budget, (uncut - chosen.spent["seconds"]) / menu.about["saved"], saved)
+    return Trial(chosen.budget, (1 - chosen.spent["seconds"] / uncut) / menu.about["saved"], 1 - found / now, now)
 
 
 def _told(menu: Menu, trials: Sequence[Trial]) -> Menu:
-    """The menu with its savings multiplied by what these trials say, all savings counting as they are large."""
-    uncut = menu.about["uncut_seconds"]
-    telling, saved = [one for one in trials if abs(one.summed) >= LEAST * uncut], menu.about["saved"]
+    """The menu with its savings multiplied by what these trials say, all savings counting as they are large, and in the
+    seconds that the uncut network took beside them."""
+    about = dict(menu.about)
+    telling = [one for one in trials if abs(one.summed) >= LEAST]
     if telling:
         said = sum(one.summed * one.saved for one in telling) / sum(one.summed**2 for one in telling)
-        saved = min(max(said, BOUNDS[0]), BOUNDS[1])
-    factor, about = saved / menu.about["saved"], {**menu.about, "saved": saved, "trials": [*map(asdict, trials)]}
-    narrower = tuple(replace(_scaled(one, menu, factor), about=about) for one in menu.narrower)
-    return replace(_scaled(menu, menu, factor), about=about, narrower=narrower)
+        about["saved"] = min(max(said, BOUNDS[0]), BOUNDS[1])
+    if trials:
+        about["uncut_seconds"] = median(one.uncut for one in trials)
+    about["trials"] = [asdict(one) for one in trials]
+    pace, factor = (about[name] / menu.about[name] for name in ("uncut_seconds", "saved"))
+    narrower = tuple(replace(_scaled(one, menu, factor, pace), about=about) for one in menu.narrower)
+    notes = {**menu.notes, PLAIN: pace * menu.notes[PLAIN]}
+    return replace(_scaled(menu, menu, factor, pace), about=about, narrower=narrower, notes=notes)
 
 
-def _scaled(one: Menu, whole: Menu, factor: float) -> Menu:
-    """A menu of a network, the whole one or a narrower, with what it saves of the whole one's seconds multiplied."""
+def _scaled(one: Menu, whole: Menu, factor: float, pace: float) -> Menu:
+    """A menu of a network, the whole one or a narrower: what it saves of the whole one's seconds is multiplied by a
+    factor, and all of its seconds by the pace."""
     plain = np.nan_to_num(whole.notes[PLAIN])  # a row that is no unit has no products
     rest = whole.about["uncut_seconds"] - float(plain.sum())
-    seconds = np.maximum(plain[:, None] + factor * (one.cost["seconds"] - plain[:, None]), 0.0)
-    fixed = max(rest + factor * (one.fixed["seconds"] - rest), 0.0)
+    seconds = pace * np.maximum(plain[:, None] + factor * (one.cost["seconds"] - plain[:, None]), 0.0)
+    fixed = pace * max(rest + factor * (one.fixed["seconds"] - rest), 0.0)
     return replace(one, cost={**one.cost, "seconds": seconds}, fixed={**one.fixed, "seconds": fixed})
 
 
