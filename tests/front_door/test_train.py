@@ -144,6 +144,7 @@ def test_what_the_user_can_mend(trained, model, text, tmp_path):
         ({"elastic": "width", "policy": "best"}, "no policy"),
         ({"schedule": "steep"}, "no schedule"),
         ({"precision": "int4"}, "no precision"),
+        ({"augment": "flip"}, "cannot be varied"),
         ({"batch": 10_000}, "a batch of 10000"),
         ({"seq_len": 10_000}, "do not fit a context"),
     ):
@@ -187,7 +188,16 @@ def resnet(tmp_path_factory):
 
 def test_image_models_are_trained_and_drawn_with_statistics_of_their_own(resnet, tmp_path):
     model, data = resnet
-    told = train(model, data, out=tmp_path / "out", elastic="width:2,depth:2", steps=12, batch=16, lr=2e-3)
+    told = train(
+        model,
+        data,
+        out=tmp_path / "out",
+        elastic="width:2,depth:2",
+        augment="flip,shift:2",
+        steps=12,
+        batch=16,
+        lr=2e-3,
+    )
     assert told["each"] == "example" and told["slices"][-1]["accuracy"] > 0.5
     with pytest.raises(DataError, match="--data"):
         draw(str(tmp_path / "out"), ["60% flops"])

@@ -36,6 +36,9 @@ def train(
             help="A model whose answers are learned as well; `self` is the model before training.", show_default=False
         ),
     ] = None,
+    augment: Annotated[
+        str, typer.Option(help="How pictures are varied from pass to pass: flip, shift:4, or both.", show_default=False)
+    ] = "",
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin with weights of chance.")] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="300 if nothing is said.", show_default=False, rich_help_panel=_LONG)
@@ -98,7 +101,14 @@ def train(
         from secateur.report import report
         from secateur.train import train as learn
 
-        how = {"elastic": elastic, "method": method, "policy": policy, "teacher": teacher, "scratch": scratch}
+        how = {
+            "elastic": elastic,
+            "method": method,
+            "policy": policy,
+            "teacher": teacher,
+            "augment": augment,
+            "scratch": scratch,
+        }
         how |= {"steps": steps, "tokens": tokens, "epochs": epochs, "lr": lr, "schedule": schedule, "warm": warm}
         how |= {"batch": batch, "passes": passes, "seq_len": seq_len, "precision": precision, "seed": seed}
         told = learn(model, data, out=out, **how, device=device, resume=not fresh, tell=work.tell)

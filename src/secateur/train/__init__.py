@@ -62,6 +62,7 @@ def train(
     schedule: str = "cosine",
     warm: int | None = None,
     teacher: str | None = None,
+    augment: str = "",
     scratch: bool = False,
     precision: str = "auto",
     seed: int = 0,
@@ -75,8 +76,9 @@ def train(
     chooses, by its `policy`, `passes` a step (2 where it is elastic, else 1). Channels and heads of a network that has
     learned are put in order of their weight before, which changes nothing of what it says. How long: `steps`, `tokens`
     (examples) read, or `epochs`; 300 steps if none is said. `teacher` is a model whose answers are learned as well,
-    "self" what the network is before. `scratch` begins with weights of chance. `resume` takes up a run that broke off,
-    which ends with the same bytes, and one that is finished. Losses are nats per token (example of an image model).
+    "self" what the network is before. `augment` varies pictures from pass to pass: "flip,shift:4". `scratch` begins
+    with weights of chance. `resume` takes up a run that broke off, which ends with the same bytes, and one that is
+    finished. Losses are nats per token (example of an image model).
     """
     out, tell = Path(out), tell or (lambda *_: None)
     subject = open_subject(model, device_of(device), seed if scratch else None)
@@ -86,6 +88,7 @@ def train(
     method = method or (METHOD if net.axes else "")
     parts = passes or (PASSES if net.axes else 1)
     learn, held = subject.data(data, seq_len, seed)
+    vary = subject.varied(augment, learn) if augment else None
     size = min(batch or subject.batch, len(learn))
     if batch and batch > len(learn):
         raise SecateurError(f"a batch of {batch} is more than the {len(learn)} examples of {data}", f"--batch {size}")
@@ -107,6 +110,7 @@ def train(
         "schedule": schedule,
         "warm": warm,
         "teacher": teacher or "",
+        "augment": augment,
         "scratch": scratch,
         "bfloat16": half,
         "seed": seed,
@@ -120,6 +124,7 @@ def train(
         keep.clear()
     taken = keep.file.exists()
     plugs = _plugs(subject, net, method, policy)
+    plugs = replace(plugs, select=vary) if vary else plugs
     if teacher:
         plugs = replace(plugs, extra=towards(_teacher(teacher, subject), subject.goal))
 

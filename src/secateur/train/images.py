@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from secateur.model.elastic import Slice, Supernet, shapes, sliced
 from secateur.model.flops import flops
 from secateur.model.goals import Goal, label
 from secateur.model.pictures import Pictures, read_pictures
+from secateur.parts.varied import parse, varied
 from secateur.parts.vision import PREFIX, Vision, open_vision
 from secateur.types import DataError, ModelError
 
@@ -90,6 +91,10 @@ class Images:
         if seq_len is not None:
             raise DataError("pictures have no --seq-len", "leave it out")
         return read_pictures(data, self.vision.classes())
+
+    def varied(self, asked: str, learn: Pictures) -> Callable[[Any, Pictures], Pictures]:
+        """What a pass sees of its batch, mirrored or moved."""
+        return varied(parse(asked), learn[:1])
 
     def digest_of(self, learn: Any) -> str:
         return learn.digest()

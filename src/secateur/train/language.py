@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,10 @@ class Language:
             hint = "tokenizer and weights are of different models"
             raise DataError(f"the tokenizer gives token {int(ids.max())}, but the model has only {size}", hint)
         return ids[: len(ids) // length * length].view(-1, length)
+
+    def varied(self, asked: str, learn: Any) -> Callable[[Any, Any], Any]:
+        """Windows of a text are what they are."""
+        raise DataError(f"a text cannot be varied by `{asked}`", "leave --augment out: it is for pictures")
 
     def digest_of(self, learn: Any) -> str:
         import hashlib
