@@ -222,7 +222,7 @@ def _read(path: Path) -> Iterator[str]:
     if kind == ".parquet":
         return _column(path, _parquet(path))
     if kind == ".jsonl":
-        return _column(path, _json_lines(path))
+        return _column(path, (row for _, row in json_rows(_lines(path), path)))
     if kind == ".csv":
         csv.field_size_limit(sys.maxsize)
         return _column(path, csv.DictReader(_lines(path)))
@@ -246,15 +246,16 @@ def _lines(path: Path) -> Iterator[str]:
         raise DataError(f"{path} is not text in UTF-8 ({error})", "give a text file, or convert it to UTF-8") from None
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(path), 1):
+def json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every line that holds something, and the row that it is; DataError names the first that is no JSON."""
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}, is not JSON ({error})", "one JSON object on every line") from None
-        yield row if isinstance(row, dict) else {"text": row}
+        yield line, row if isinstance(row, dict) else {"text": row}
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:

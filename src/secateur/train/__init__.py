@@ -131,24 +131,8 @@ def train(
     def held_loss() -> float:
         return judged(subject, net, full(net.axes), None, held).loss
 
-    course, look = Schedule(schedule, warm), max(1, steps // LOOKS)
     before = held_loss() if not taken else None
-    which = order(len(learn), size, seed)
-    history = fit(
-        subject.network,
-        lambda at: subject.some(learn, which(at)),
-        subject.goal,
-        steps=steps,
-        rate=lr,
-        course=course,
-        plugs=plugs,
-        parts=parts,
-        half=half,
-        seed=seed,
-        keep=keep,
-        look=None if normalised(subject.network) else (look, held_loss),
-        tell=tell,
-    )
+    history = _learned(subject, learn, about, plugs, keep, held_loss, tell)
     known = _renewed(subject, learn, seed)
     rows = _rows(subject, net, known, held, tell)
     if not history.held_steps:
@@ -168,6 +152,35 @@ def train(
         "peak_rss_bytes": peak_rss(),
     }
     return _written(subject, history, result, out, keep) | {"resumed": taken}
+
+
+def _learned(
+    subject: Subject,
+    learn: Any,
+    about: Mapping[str, Any],
+    plugs: Plugs,
+    keep: Keep,
+    held_loss: Callable[[], float],
+    tell: Tell,
+) -> History:
+    """Go through the loop as `about` says; what is held out is looked at on the way where no statistics lag behind."""
+    steps, which = about["steps"], order(len(learn), about["batch"], about["seed"])
+    look = None if normalised(subject.network) else (max(1, steps // LOOKS), held_loss)
+    return fit(
+        subject.network,
+        lambda at: subject.some(learn, which(at)),
+        subject.goal,
+        steps=steps,
+        rate=about["lr"],
+        course=Schedule(about["schedule"], about["warm"]),
+        plugs=plugs,
+        parts=about["passes"],
+        half=about["bfloat16"],
+        seed=about["seed"],
+        keep=keep,
+        look=look,
+        tell=tell,
+    )
 
 
 def _steps(steps: int | None, tokens: int | None, epochs: float | None, n: int, batch: int, each: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 
 from secateur.model.disk import atomic
 from secateur.model.pool.files import lines, writing
-from secateur.model.text import text_column
+from secateur.model.text import json_rows, text_column
 from secateur.types import DataError
 
 #: what stands in the file, line end and all, and what it says; nothing is said by a heading
@@ -70,19 +69,8 @@ class Table:
         if self.kind == ".parquet":
             return _parquet(self.path)
         if self.kind == ".jsonl":
-            return _json(self.path)
+            return json_rows(lines(self.path), self.path)
         return _separated(self.path, "\t" if self.kind == ".tsv" else ",")
-
-
-def _json(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}, is not JSON ({error})", "one JSON object on every line") from None
-        yield line, row if isinstance(row, dict) else {"text": row}
 
 
 def _separated(path: Path, between: str) -> Iterator[Row]:
